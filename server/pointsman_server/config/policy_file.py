@@ -1,0 +1,159 @@
+"""Compiles a policy file: everything that is wrong with it at once, or one immutable `Snapshot`."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, date, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from pointsman_server.config.base_url import Reach
+from pointsman_server.config.deployments import read_deployment
+from pointsman_server.config.fingerprint import fingerprint
+from pointsman_server.config.models import MAX_WINDOW_TOKENS, read_model
+from pointsman_server.config.price_list import PriceList
+from pointsman_server.config.problems import Findings, Problem
+from pointsman_server.config.providers import ReadProvider, read_provider
+from pointsman_server.config.routes import read_aliases, read_tier_chains
+from pointsman_server.config.scalars import one_of, refuse_bad_id, share, whole_number
+from pointsman_server.config.section import Keys, Section, Spot, UnacceptableError
+from pointsman_server.config.yaml_tree import MAX_BYTES, read_tree
+from pointsman_server.domain.catalog import Deployment, Model, Snapshot
+
+T = TypeVar("T")
+
+POLICY_KEYS: Keys = {
+    "version": "version: 1",
+    "providers": "providers: {anthropic: {dialect: anthropic_messages}}",
+    "models": "models: {claude-sonnet: {tier: standard}}",
+    "deployments": "deployments: {claude-sonnet-direct: {provider: anthropic, model: claude-sonnet}}",
+    "aliases": "aliases: {smart: claude-sonnet-direct}",
+    "tiers": "tiers: {standard: {chain: [claude-sonnet-direct]}}",
+    "routing": "routing: {quality_bias: 0.5}",
+}
+ROUTING_KEYS: Keys = {
+    "quality_bias": "quality_bias: 0.5",
+    "default_max_output_tokens": "default_max_output_tokens: 4096",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPolicy:
+    """A compiled policy and what is probably a mistake in it.
+
+    `reaches` tells for every provider id whether its host is this machine, a private network or the internet.
+    """
+
+    snapshot: Snapshot
+    warnings: tuple[Problem, ...]
+    reaches: Mapping[str, Reach]
+
+
+def load_policy(path: str | Path, environ: Mapping[str, str], today: date | None = None) -> LoadedPolicy:
+    """Reads and compiles the file at this path; raises `PolicyError` when it is missing or wrong.
+
+    Prices are those in force on `today` (UTC; the current day when None); keys come from `environ`.
+    """
+    return compile_policy(_content(Path(path)), str(path), environ, today or datetime.now(UTC).date())
+
+
+def compile_policy(data: bytes, file: str, environ: Mapping[str, str], today: date) -> LoadedPolicy:
+    """Compiles the bytes of a policy file; `file` names it in messages. Raises `PolicyError` with every problem."""
+    findings = Findings(file)
+    root = read_tree(data, findings)
+    policy = _read_policy(Section(Spot(findings, root, "", root.line), POLICY_KEYS), environ, today)
+    findings.raise_if_any()
+    return replace(policy, warnings=tuple(findings.warnings))
+
+
+def _content(path: Path) -> bytes:
+    findings = Findings(str(path))
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            findings.stop(0, "", "is not a regular file", "Name a YAML file.")
+        with path.open("rb") as file:
+            return file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        findings.stop(0, "", "does not exist", "Set POINTSMAN_POLICY_FILE to the path of the policy.")
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        findings.stop(0, "", f"cannot be read ({reason})", "Check the path and its permissions.")
+
+
+def _read_policy(section: Section, environ: Mapping[str, str], today: date) -> LoadedPolicy:
+    section.required("version", one_of({"1": 1}), 1)
+    prices = PriceList(today)
+    providers = section.required("providers", _defined(lambda name, spot: read_provider(name, spot, environ)), {})
+    models = section.required("models", _defined(lambda name, spot: read_model(name, spot, prices, today)), {})
+    deployments = section.required("deployments", _defined(_deployment_reader(providers, models)), {})
+    aliases = section.optional("aliases", lambda spot: read_aliases(spot, deployments), {})
+    chains = section.optional("tiers", lambda spot: read_tier_chains(spot, deployments, aliases), {})
+    snapshot = Snapshot(
+        version="",
+        source=section.spot.findings.file,
+        deployments=dict(sorted(deployments.items())),
+        aliases=dict(sorted(aliases.items())),
+        tier_chains=chains,
+    )
+    snapshot = _with_routing(snapshot, section)
+    _warn_about_unused(section, snapshot, providers, models)
+    return _versioned(snapshot, providers)
+
+
+def _defined(read: Callable[[str, Spot], T]) -> Callable[[Spot], dict[str, T]]:
+    """A reader of things by their id; there must be at least one."""
+
+    def read_all(spot: Spot) -> dict[str, T]:
+        things: dict[str, T] = {}
+        for name, value in spot.entries():
+            refuse_bad_id(value, name)
+            things[name] = read(name, value)
+        if not things:
+            raise UnacceptableError("is empty", "Define at least one.")
+        return things
+
+    return read_all
+
+
+def _deployment_reader(
+    providers: Mapping[str, ReadProvider], models: Mapping[str, Model]
+) -> Callable[[str, Spot], Deployment]:
+    compiled = {name: read.provider for name, read in providers.items()}
+    return lambda name, spot: read_deployment(name, spot, compiled, models)
+
+
+def _with_routing(snapshot: Snapshot, section: Section) -> Snapshot:
+    spot = section.at("routing")
+    if spot is None:
+        return snapshot
+    routing = Section(spot, ROUTING_KEYS)
+    tokens = whole_number(1, MAX_WINDOW_TOKENS)
+    return replace(
+        snapshot,
+        quality_bias=routing.optional("quality_bias", share, snapshot.quality_bias),
+        default_max_output_tokens=routing.optional(
+            "default_max_output_tokens", tokens, snapshot.default_max_output_tokens
+        ),
+    )
+
+
+def _warn_about_unused(
+    section: Section, snapshot: Snapshot, providers: Mapping[str, ReadProvider], models: Mapping[str, Model]
+) -> None:
+    used = {
+        "providers": {deployment.provider.id for deployment in snapshot.deployments.values()},
+        "models": {deployment.model.id for deployment in snapshot.deployments.values()},
+    }
+    for key, defined in (("providers", providers), ("models", models)):
+        spot = section.at(key)
+        for name in sorted(set(defined) - used[key]):
+            if spot:
+                spot.warn(f"defines '{name}', which no deployment uses", "Remove it, or add a deployment.")
+
+
+def _versioned(snapshot: Snapshot, providers: Mapping[str, ReadProvider]) -> LoadedPolicy:
+    references = {name: read.key_reference for name, read in providers.items()}
+    reaches = {name: read.reach for name, read in providers.items()}
+    return LoadedPolicy(replace(snapshot, version=fingerprint(snapshot, references)), (), reaches)

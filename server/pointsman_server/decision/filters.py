@@ -1,0 +1,178 @@
+"""Hard rules: each says why a deployment may not answer, or nothing. The first that speaks is the reason given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pointsman_server.domain.catalog import Deployment, Snapshot
+from pointsman_server.domain.health import HealthView
+from pointsman_server.domain.message import ImagePart
+from pointsman_server.domain.plan import ExclusionReason, Rejection, TokenEstimate
+from pointsman_server.domain.request import Capability, CompletionRequest, ReasoningEffort
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a request demands of a deployment, worked out once."""
+
+    request: CompletionRequest
+    tokens: TokenEstimate
+    health: HealthView
+    pinned_id: str
+    allowed_ids: frozenset[str]
+    denied_ids: frozenset[str]
+    tier_chain_ids: frozenset[str]
+    capabilities: frozenset[Capability]
+
+
+Rule = Callable[[Needs, Deployment], Rejection | None]
+
+
+def work_out_needs(
+    request: CompletionRequest, snapshot: Snapshot, tokens: TokenEstimate, health: HealthView
+) -> Needs:
+    """Resolves names and gathers the capabilities that the request's content implies."""
+    constraints = request.constraints
+    chain = snapshot.tier_chains.get(request.tier, ()) if request.tier is not None else ()
+    return Needs(
+        request=request,
+        tokens=tokens,
+        health=health,
+        pinned_id=snapshot.aliases.get(request.deployment, request.deployment),
+        allowed_ids=_resolve(snapshot, constraints.allowed_deployments),
+        denied_ids=_resolve(snapshot, constraints.denied_deployments),
+        tier_chain_ids=frozenset(chain),
+        capabilities=constraints.required_capabilities | implied_capabilities(request),
+    )
+
+
+def implied_capabilities(request: CompletionRequest) -> frozenset[Capability]:
+    """What the request needs without saying so: tools, vision, a schema, reasoning, a seed."""
+    generation = request.generation
+    implied: set[Capability] = set()
+    if generation.tools:
+        implied.add(Capability.TOOLS)
+    if generation.response_schema is not None:
+        implied.add(Capability.JSON_SCHEMA)
+    if generation.reasoning_effort not in (None, ReasoningEffort.NONE):
+        implied.add(Capability.REASONING)
+    if generation.seed is not None:
+        implied.add(Capability.SEED)
+    if any(isinstance(part, ImagePart) for message in request.messages for part in message.parts):
+        implied.add(Capability.VISION)
+    return frozenset(implied)
+
+
+def reject(needs: Needs, deployment: Deployment) -> Rejection | None:
+    """The first reason why this deployment may not answer; None when it may."""
+    for rule in RULES:
+        rejection = rule(needs, deployment)
+        if rejection is not None:
+            return rejection
+    return None
+
+
+def _resolve(snapshot: Snapshot, names: frozenset[str]) -> frozenset[str]:
+    return frozenset(snapshot.aliases.get(name, name) for name in names) if names else names
+
+
+def _pinned(needs: Needs, deployment: Deployment) -> Rejection | None:
+    if needs.pinned_id and deployment.id != needs.pinned_id:
+        return Rejection(deployment.id, ExclusionReason.NOT_PINNED, f"the request pins {needs.pinned_id}")
+    return None
+
+
+def _denied(needs: Needs, deployment: Deployment) -> Rejection | None:
+    if deployment.id in needs.denied_ids:
+        return Rejection(deployment.id, ExclusionReason.DENIED, "constraints.denied_deployments names it")
+    return None
+
+
+def _allowed(needs: Needs, deployment: Deployment) -> Rejection | None:
+    if needs.allowed_ids and deployment.id not in needs.allowed_ids:
+        detail = "constraints.allowed_deployments does not name it"
+        return Rejection(deployment.id, ExclusionReason.NOT_ALLOWED, detail)
+    return None
+
+
+def _tier(needs: Needs, deployment: Deployment) -> Rejection | None:
+    tier = needs.request.tier
+    if tier is None or deployment.id in needs.tier_chain_ids or deployment.model.tier is tier:
+        return None
+    detail = f"it is of tier {deployment.model.tier.name.lower()}, the request asks for {tier.name.lower()}"
+    return Rejection(deployment.id, ExclusionReason.TIER, detail)
+
+
+def _data_class(needs: Needs, deployment: Deployment) -> Rejection | None:
+    data_class = needs.request.constraints.data_class
+    if data_class > deployment.approved_data_class:
+        detail = (
+            f"it is approved for {deployment.approved_data_class.name.lower()} data, "
+            f"the request carries {data_class.name.lower()} data"
+        )
+        return Rejection(deployment.id, ExclusionReason.DATA_CLASS, detail)
+    return None
+
+
+def _region(needs: Needs, deployment: Deployment) -> Rejection | None:
+    regions = needs.request.constraints.regions
+    if regions and not regions & deployment.regions:
+        serves = ", ".join(sorted(deployment.regions)) or "no named region"
+        return Rejection(deployment.id, ExclusionReason.REGION, f"it serves from {serves}")
+    return None
+
+
+def _capabilities(needs: Needs, deployment: Deployment) -> Rejection | None:
+    missing = needs.capabilities - deployment.model.capabilities
+    if missing:
+        names = ", ".join(sorted(capability.value for capability in missing))
+        return Rejection(deployment.id, ExclusionReason.CAPABILITY, f"its model lacks {names}")
+    return None
+
+
+def _context_window(needs: Needs, deployment: Deployment) -> Rejection | None:
+    window = deployment.model.context_window_tokens
+    if window < needs.request.constraints.min_context_tokens:
+        detail = (
+            f"its window has {window} tokens, constraints.min_context_tokens asks for "
+            f"{needs.request.constraints.min_context_tokens}"
+        )
+        return Rejection(deployment.id, ExclusionReason.CONTEXT_WINDOW, detail)
+    if needs.tokens.tokens >= window:
+        detail = f"the input has about {needs.tokens.tokens} tokens, its window {window}"
+        return Rejection(deployment.id, ExclusionReason.CONTEXT_WINDOW, detail)
+    return None
+
+
+def _first_token(needs: Needs, deployment: Deployment) -> Rejection | None:
+    limit = needs.request.constraints.max_first_token_seconds
+    expected = needs.health.first_token_seconds(deployment)
+    if limit is not None and expected > limit:
+        detail = f"its first token is expected after {expected:.2f} s, the request allows {limit:.2f} s"
+        return Rejection(deployment.id, ExclusionReason.FIRST_TOKEN_LATENCY, detail)
+    return None
+
+
+def _provider_usable(needs: Needs, deployment: Deployment) -> Rejection | None:
+    because = deployment.provider.unusable_because
+    return Rejection(deployment.id, ExclusionReason.PROVIDER_UNUSABLE, because) if because else None
+
+
+def _healthy(needs: Needs, deployment: Deployment) -> Rejection | None:
+    return needs.health.unavailable(deployment.id)
+
+
+RULES: tuple[Rule, ...] = (
+    _pinned,
+    _denied,
+    _allowed,
+    _tier,
+    _data_class,
+    _region,
+    _capabilities,
+    _context_window,
+    _first_token,
+    _provider_usable,
+    _healthy,
+)

@@ -1,0 +1,159 @@
+"""The compiled policy: providers, models, deployments, tiers and prices, as one immutable value.
+
+Everything here was checked when the policy was compiled; nothing downstream checks it again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import date
+from enum import Enum
+
+from pointsman_server.domain.reply import Usage
+from pointsman_server.domain.request import Capability, DataClass, Tier
+
+TOKENS_PER_PRICE_UNIT = 1_000_000
+
+
+class Dialect(Enum):
+    """A wire language that pointsman speaks to providers."""
+
+    ANTHROPIC_MESSAGES = "anthropic_messages"
+    GEMINI_GENERATE = "gemini_generate"
+    OPENAI_CHAT = "openai_chat"
+    OPENAI_RESPONSES = "openai_responses"
+    COHERE_CHAT = "cohere_chat"
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A key read from its reference. Its value is never shown: not in repr, not in an error, not in a log."""
+
+    value: str = field(repr=False)
+    reference: str
+
+
+@dataclass(frozen=True, slots=True)
+class Provider:
+    """A vendor account. `unusable_because` is "" or why no call can be made (a missing key, by name)."""
+
+    id: str
+    dialect: Dialect
+    base_url: str
+    api_key: Secret | None = None
+    unusable_because: str = ""
+    simulated: bool = False
+
+    @property
+    def label(self) -> str:
+        """What callers are told: a simulated provider never goes by another name."""
+        return "simulated" if self.simulated else self.id
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """Micro-USD for a million tokens, whole numbers."""
+
+    input: int
+    output: int
+    cached_input: int
+    cache_write_input: int
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What a model costs since `valid_from`.
+
+    `steps` are (more than this many input tokens, rates), rising from 0; the last step that is passed prices the
+    whole call, as the vendors do. `version` names the source, so that a booked cost can be traced to it.
+    """
+
+    version: str
+    valid_from: date | None
+    steps: tuple[tuple[int, Rates], ...]
+    per_request_micro_usd: int = 0
+
+    def rates_for(self, input_tokens: int) -> Rates:
+        """The rates that apply to a call with this much input."""
+        rates = self.steps[0][1]
+        for above_tokens, step_rates in self.steps:
+            if input_tokens > above_tokens:
+                rates = step_rates
+        return rates
+
+    def cost_micro_usd(self, usage: Usage) -> int:
+        """The cost of this usage, rounded up to a whole micro-USD. Unknown counts cost nothing here."""
+        counted_input = usage.input_tokens or 0
+        rates = self.rates_for(counted_input)
+        billed_input = counted_input if usage.billed_input_tokens is None else usage.billed_input_tokens
+        billed_output = (usage.output_tokens or 0) if usage.billed_output_tokens is None else usage.billed_output_tokens
+        cached = min(usage.cached_input_tokens, billed_input)
+        written = min(usage.cache_write_input_tokens, billed_input - cached)
+        total = (
+            (billed_input - cached - written) * rates.input
+            + cached * rates.cached_input
+            + written * rates.cache_write_input
+            + billed_output * rates.output
+        )
+        return -(-total // TOKENS_PER_PRICE_UNIT) + self.per_request_micro_usd
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """Named weights. `quality` 0..1 is the policy's prior of a good answer."""
+
+    id: str
+    tier: Tier
+    context_window_tokens: int
+    max_output_tokens: int
+    capabilities: frozenset[Capability]
+    quality: float
+    price: Price
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """All in seconds. `first_token` runs from the start of the attempt, `idle` between two pieces of content."""
+
+    connect_seconds: float = 3.0
+    first_token_seconds: float = 10.0
+    idle_seconds: float = 15.0
+    total_seconds: float = 120.0
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One place that serves a model; all routing state keys on its id."""
+
+    id: str
+    provider: Provider
+    model: Model
+    model_name: str
+    """What the provider calls the model."""
+    approved_data_class: DataClass = DataClass.PUBLIC
+    regions: frozenset[str] = frozenset()
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    expected_first_token_seconds: float = 1.0
+    expected_tokens_per_second: float = 50.0
+    reasoning_token_budgets: Mapping[str, int] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
+    """Extra body fields of the dialect, from the policy only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One version of the policy; a call sees exactly one. `version` is the hash of its content."""
+
+    version: str
+    source: str
+    deployments: Mapping[str, Deployment]
+    aliases: Mapping[str, str]
+    tier_chains: Mapping[Tier, tuple[str, ...]]
+    """Deployment ids of a tier: in listed order when the policy lists a chain, otherwise absent."""
+    quality_bias: float = 0.0
+    default_max_output_tokens: int = 4096
+
+    def resolve(self, name: str) -> Deployment | None:
+        """The deployment with this id or alias."""
+        return self.deployments.get(self.aliases.get(name, name))

@@ -1,0 +1,91 @@
+"""One taxonomy for everything that goes wrong between pointsman and a provider.
+
+A fault names what happened; `FAULT_RULES` decides what follows from it. Adapters raise `ProviderFault` and
+nothing else; no text of a provider is ever part of its message.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class FaultKind(Enum):
+    """What happened to an attempt."""
+
+    RATE_LIMITED = "rate_limited"
+    OVERLOADED = "overloaded"
+    UNAVAILABLE = "unavailable"
+    CONNECTION = "connection"
+    TIMEOUT = "timeout"
+    AUTH = "auth"
+    QUOTA = "quota"
+    CONTEXT_WINDOW = "context_window"
+    REQUEST_TOO_LARGE = "request_too_large"
+    INVALID_REQUEST = "invalid_request"
+    MODEL_MISSING = "model_missing"
+    MALFORMED_REPLY = "malformed_reply"
+    EMPTY_REPLY = "empty_reply"
+    STREAM_CUT = "stream_cut"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class FaultRule:
+    """What follows from a fault.
+
+    `try_next`: the next candidate may be asked. `larger_window_only`: only one with a larger window.
+    `counts_for_breaker`: the deployment is to blame. `cools_down`: keep it out of picks for a while.
+    """
+
+    try_next: bool
+    counts_for_breaker: bool
+    cools_down: bool = False
+    larger_window_only: bool = False
+
+
+FAULT_RULES: dict[FaultKind, FaultRule] = {
+    FaultKind.RATE_LIMITED: FaultRule(try_next=True, counts_for_breaker=False, cools_down=True),
+    FaultKind.OVERLOADED: FaultRule(try_next=True, counts_for_breaker=True),
+    FaultKind.UNAVAILABLE: FaultRule(try_next=True, counts_for_breaker=True),
+    FaultKind.CONNECTION: FaultRule(try_next=True, counts_for_breaker=True),
+    FaultKind.TIMEOUT: FaultRule(try_next=True, counts_for_breaker=True),
+    FaultKind.AUTH: FaultRule(try_next=True, counts_for_breaker=True, cools_down=True),
+    FaultKind.QUOTA: FaultRule(try_next=True, counts_for_breaker=True, cools_down=True),
+    FaultKind.CONTEXT_WINDOW: FaultRule(try_next=True, counts_for_breaker=False, larger_window_only=True),
+    FaultKind.REQUEST_TOO_LARGE: FaultRule(try_next=True, counts_for_breaker=False, larger_window_only=True),
+    FaultKind.INVALID_REQUEST: FaultRule(try_next=False, counts_for_breaker=False),
+    FaultKind.MODEL_MISSING: FaultRule(try_next=True, counts_for_breaker=True),
+    FaultKind.MALFORMED_REPLY: FaultRule(try_next=True, counts_for_breaker=True),
+    FaultKind.EMPTY_REPLY: FaultRule(try_next=True, counts_for_breaker=True),
+    FaultKind.STREAM_CUT: FaultRule(try_next=True, counts_for_breaker=True),
+    FaultKind.UNKNOWN: FaultRule(try_next=True, counts_for_breaker=True),
+}
+
+
+class ProviderFault(Exception):
+    """An attempt failed.
+
+    `detail` is our own short wording, safe to show and to log; the provider's words stay on `__cause__`
+    or are dropped. `retry_after_seconds` is what the provider asked for, already parsed, None if it said
+    nothing usable.
+    """
+
+    def __init__(
+        self,
+        kind: FaultKind,
+        detail: str,
+        *,
+        status: int = 0,
+        retry_after_seconds: float | None = None,
+    ) -> None:
+        super().__init__(f"{kind.value}: {detail}")
+        self.kind = kind
+        self.detail = detail
+        self.status = status
+        self.retry_after_seconds = retry_after_seconds
+
+    @property
+    def rule(self) -> FaultRule:
+        """What follows from this fault."""
+        return FAULT_RULES[self.kind]

@@ -1,0 +1,88 @@
+"""The decision: who may answer, in which order, and why everybody else may not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from pointsman_server.domain.catalog import Deployment
+from pointsman_server.domain.request import Tier
+
+
+class ExclusionReason(Enum):
+    """Why a deployment is not in the plan."""
+
+    NOT_PINNED = "not_pinned"
+    DENIED = "denied"
+    NOT_ALLOWED = "not_allowed"
+    TIER = "tier"
+    CAPABILITY = "capability"
+    CONTEXT_WINDOW = "context_window"
+    DATA_CLASS = "data_class"
+    REGION = "region"
+    COST = "cost"
+    FIRST_TOKEN_LATENCY = "first_token_latency"  # noqa: S105 - a name, not a secret
+    PROVIDER_UNUSABLE = "provider_unusable"
+    BREAKER_OPEN = "breaker_open"
+    COOLDOWN = "cooldown"
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEstimate:
+    """Input tokens of a request; `upper_bound` is never below the true count of any byte-level tokenizer."""
+
+    tokens: int
+    exact: bool
+    upper_bound: int
+
+
+@dataclass(frozen=True, slots=True)
+class Factor:
+    """One thing that moved a score, with what it added."""
+
+    name: str
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Complexity:
+    """How hard the request looks: `score` 0..1, the tier whose band it falls in, and what moved it."""
+
+    score: float
+    tier: Tier
+    factors: tuple[Factor, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A deployment that may answer. Costs are for the expected answer and for the longest allowed one."""
+
+    deployment: Deployment
+    score: float
+    score_parts: tuple[Factor, ...]
+    expected_quality: float
+    expected_cost_micro_usd: int
+    worst_cost_micro_usd: int
+    expected_first_token_seconds: float
+    max_output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """A deployment that may not answer; `detail` names the numbers and the remedy, never the prompt."""
+
+    deployment_id: str
+    reason: ExclusionReason
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoutePlan:
+    """Candidates best first, and every other deployment with its reason. The first candidate is the choice."""
+
+    candidates: tuple[Candidate, ...]
+    rejections: tuple[Rejection, ...]
+    complexity: Complexity
+    input_tokens: TokenEstimate
+    policy_version: str
+    warnings: tuple[str, ...] = ()

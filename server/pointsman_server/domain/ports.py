@@ -1,0 +1,95 @@
+"""What the inner rooms need from outside, as protocols; adapters implement them, bootstrap connects them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from pointsman_server.domain.catalog import Deployment
+from pointsman_server.domain.message import Message
+from pointsman_server.domain.reply import ReplyEvent
+from pointsman_server.domain.request import GenerationConfig
+
+
+@dataclass(frozen=True, slots=True)
+class ProviderCall:
+    """One call to one deployment.
+
+    `max_output_tokens` is already clamped to the model's limit. `timeout_seconds` bounds the whole call.
+    `headers` are ours to add (trace context); they never carry a caller's own headers.
+    """
+
+    deployment: Deployment
+    messages: tuple[Message, ...]
+    generation: GenerationConfig
+    max_output_tokens: int
+    stream: bool
+    timeout_seconds: float
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+class ProviderAdapter(Protocol):
+    """Speaks one provider's dialect."""
+
+    def exchange(self, call: ProviderCall) -> AsyncGenerator[Sequence[ReplyEvent], None]:
+        """Sends the call and yields what comes back, in batches as the network delivered it.
+
+        Ends only after the provider's own end marker, with exactly one `Finished` among the events; anything
+        else raises `ProviderFault`. Closing the generator closes the connection. A batch may be empty
+        (a ping), which is not progress.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Closes all connections."""
+        ...
+
+
+class Clock(Protocol):
+    """Time, injected so that tests need not wait."""
+
+    def monotonic(self) -> float:
+        """Seconds that never jump."""
+        ...
+
+    def now(self) -> float:
+        """Seconds since the Unix epoch."""
+        ...
+
+
+class Ids(Protocol):
+    """Fresh identifiers."""
+
+    def new(self, prefix: str) -> str:
+        """An id that was never given before, `prefix` and an underscore in front."""
+        ...
+
+    def new_hex(self, size_bytes: int) -> str:
+        """Random bytes in hexadecimal, two digits each."""
+        ...
+
+
+class TokenCounter(Protocol):
+    """Counts tokens exactly, as the models of one family do."""
+
+    def count(self, text: str) -> int:
+        """Tokens of this text. Takes time linear in its length; large texts belong off the event loop."""
+        ...
+
+
+class Reservation(Protocol):
+    """Money set aside for one call."""
+
+    def settle(self, cost_micro_usd: int) -> None:
+        """Books what the call cost and releases the rest. Settling twice is an error."""
+        ...
+
+
+class Ledger(Protocol):
+    """Sets money aside before a call and books what it cost after it."""
+
+    def reserve(self, request_id: str, worst_cost_micro_usd: int) -> AbstractAsyncContextManager[Reservation]:
+        """A reservation; leaving it unsettled books the worst case."""
+        ...

@@ -1,0 +1,118 @@
+"""What a caller asks for: the conversation, how to generate, and what the routing must respect."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum
+from typing import Any
+
+from pointsman_server.domain.message import Message
+
+
+class Tier(IntEnum):
+    """Bands of model strength. The order of the values is the order of strength."""
+
+    LIGHT = 1
+    STANDARD = 2
+    ADVANCED = 3
+
+
+class Capability(Enum):
+    """What a model can do beyond plain text."""
+
+    TOOLS = "tools"
+    VISION = "vision"
+    JSON_SCHEMA = "json_schema"
+    REASONING = "reasoning"
+    WEB_SEARCH = "web_search"
+    STREAMING = "streaming"
+    SEED = "seed"
+
+
+class DataClass(IntEnum):
+    """How sensitive the request's data is. A deployment approved for one class is approved for all below it."""
+
+    PUBLIC = 1
+    INTERNAL = 2
+    CONFIDENTIAL = 3
+    RESTRICTED = 4
+
+
+class ReasoningEffort(Enum):
+    """How long the model may think before it answers."""
+
+    NONE = "none"
+    LOW = "low"
+    MEDIUM = "medium"
+    HIGH = "high"
+
+
+class ToolChoiceMode(Enum):
+    """Whether the model may, must or must not call a tool."""
+
+    AUTO = "auto"
+    NONE = "none"
+    REQUIRED = "required"
+    NAMED = "named"
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function the model may call; `parameters` is its JSON Schema."""
+
+    name: str
+    description: str
+    parameters: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """`name` is set exactly when `mode` is NAMED."""
+
+    mode: ToolChoiceMode
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationConfig:
+    """How to generate. None means the provider's own default."""
+
+    max_output_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop_sequences: tuple[str, ...] = ()
+    response_schema: Mapping[str, Any] | None = None
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice | None = None
+    reasoning_effort: ReasoningEffort | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingConstraints:
+    """Hard rules of one request; a deployment that breaks any of them is excluded."""
+
+    required_capabilities: frozenset[Capability] = frozenset()
+    min_context_tokens: int = 0
+    max_cost_micro_usd: int | None = None
+    max_first_token_seconds: float | None = None
+    allowed_deployments: frozenset[str] = frozenset()
+    denied_deployments: frozenset[str] = frozenset()
+    data_class: DataClass = DataClass.PUBLIC
+    regions: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class CompletionRequest:
+    """A validated request. `tier` None means: decide by complexity; `deployment` "" means: decide."""
+
+    messages: tuple[Message, ...]
+    tier: Tier | None = None
+    deployment: str = ""
+    generation: GenerationConfig = field(default_factory=GenerationConfig)
+    constraints: RoutingConstraints = field(default_factory=RoutingConstraints)
+    quality_bias: float | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    end_user: str = ""
+    session_id: str = ""

@@ -1,0 +1,43 @@
+"""Before the decision: how many tokens the request has, counted exactly where an estimate could decide wrongly."""
+
+from __future__ import annotations
+
+import asyncio
+
+from pointsman_server.decision.tokens import TYPICAL_IMAGE_TOKENS, estimate_tokens, framing_tokens, texts_of
+from pointsman_server.domain.call import Call
+from pointsman_server.domain.catalog import Snapshot
+from pointsman_server.domain.plan import TokenEstimate
+from pointsman_server.domain.ports import TokenCounter
+from pointsman_server.domain.request import CompletionRequest
+
+ON_LOOP_BYTES = 16_384
+"""Texts up to this size are counted on the event loop (about a millisecond); larger ones in a thread."""
+
+OTHER_TOKENIZER_MARGIN = 1.25
+"""Other vendors' tokenizers make up to about a quarter more tokens of the same text than the one counted with."""
+
+
+async def count_input(call: Call, counter: TokenCounter) -> TokenEstimate:
+    """The estimate where any window is surely wide enough or nothing depends on it, else a count."""
+    estimate = estimate_tokens(call.request)
+    if not _matters(call, estimate):
+        return estimate
+    if estimate.upper_bound <= ON_LOOP_BYTES:
+        return _count(call.request, counter)
+    return await asyncio.to_thread(_count, call.request, counter)
+
+
+def _matters(call: Call, estimate: TokenEstimate) -> bool:
+    return call.request.constraints.max_cost_micro_usd is not None or estimate.upper_bound >= _smallest_window(
+        call.snapshot
+    )
+
+
+def _smallest_window(snapshot: Snapshot) -> int:
+    return min(deployment.model.context_window_tokens for deployment in snapshot.deployments.values())
+
+
+def _count(request: CompletionRequest, counter: TokenCounter) -> TokenEstimate:
+    counted = sum(counter.count(text) for text in texts_of(request)) + framing_tokens(request, TYPICAL_IMAGE_TOKENS)
+    return TokenEstimate(counted, exact=True, upper_bound=int(counted * OTHER_TOKENIZER_MARGIN) + 16)

@@ -1,0 +1,217 @@
+"""From the domain's decisions and answers to the contract's."""
+
+from __future__ import annotations
+
+from google.protobuf.duration_pb2 import Duration
+
+from pointsman.v1 import answer_pb2, completion_pb2, decision_pb2
+from pointsman_server.domain.call import (
+    Attempt,
+    AttemptOutcome,
+    CallEvent,
+    Completed,
+    Completion,
+    Decided,
+    Decision,
+    FailedOver,
+    FailoverMode,
+    Relay,
+    Warning,
+)
+from pointsman_server.domain.faults import FaultKind
+from pointsman_server.domain.message import OpaquePart, Part, ReasoningPart, TextPart, ToolCallPart
+from pointsman_server.domain.plan import Candidate, Complexity, ExclusionReason, Factor, Rejection
+from pointsman_server.domain.reply import (
+    Citation,
+    ContentDelta,
+    FinishReason,
+    OpaqueDelta,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallDelta,
+)
+
+_EXCLUSIONS = {
+    reason: decision_pb2.ExclusionReason.Value(f"EXCLUSION_REASON_{reason.name}") for reason in ExclusionReason
+}
+_FINISH = {reason: answer_pb2.FinishReason.Value(f"FINISH_REASON_{reason.name}") for reason in FinishReason}
+_FAULTS = {kind: answer_pb2.AttemptError.Value(f"ATTEMPT_ERROR_{kind.name}") for kind in FaultKind}
+_OUTCOMES = {outcome: answer_pb2.AttemptOutcome.Value(f"ATTEMPT_OUTCOME_{outcome.name}") for outcome in AttemptOutcome}
+_MODES = {mode: answer_pb2.StreamFailover.Value(f"STREAM_FAILOVER_{mode.name}") for mode in FailoverMode}
+
+
+def decision_to_proto(decision: Decision) -> decision_pb2.RouteDecision:
+    """The whole decision: pick, ranking, exclusions, complexity."""
+    plan = decision.plan
+    chosen = plan.candidates[0].deployment
+    return decision_pb2.RouteDecision(
+        decision_id=decision.id,
+        chosen=decision_pb2.ChosenDeployment(
+            deployment=chosen.id,
+            provider=chosen.provider.label,
+            model=chosen.model.id,
+            tier=completion_pb2.Tier.ValueType(chosen.model.tier.value),
+        ),
+        ranked=[_ranked(candidate) for candidate in plan.candidates],
+        excluded=[_excluded(rejection) for rejection in plan.rejections],
+        complexity=_complexity(plan.complexity),
+        input_tokens=plan.input_tokens.tokens,
+        exact=plan.input_tokens.exact,
+        policy_version=plan.policy_version,
+        decision_latency=_duration(decision.latency_seconds),
+    )
+
+
+def completion_to_proto(completion: Completion) -> answer_pb2.CompleteResponse:
+    """The whole answer with its account."""
+    reply, usage = completion.reply, completion.usage
+    return answer_pb2.CompleteResponse(
+        request_id=completion.request_id,
+        message=completion_pb2.Message(
+            role=completion_pb2.ROLE_ASSISTANT, parts=[part_to_proto(part) for part in reply.parts]
+        ),
+        finish_reason=_FINISH[reply.finish_reason],
+        usage=answer_pb2.Usage(
+            input_tokens=usage.input_tokens or 0,
+            cached_input_tokens=usage.cached_input_tokens,
+            output_tokens=usage.output_tokens or 0,
+            reasoning_tokens=usage.reasoning_tokens,
+            cost_micro_usd=completion.cost_micro_usd,
+            estimated=completion.estimated,
+            cache_write_input_tokens=usage.cache_write_input_tokens,
+        ),
+        decision=decision_to_proto(completion.decision),
+        attempts=[attempt_to_proto(attempt) for attempt in completion.attempts],
+        cache=answer_pb2.CACHE_OUTCOME_BYPASS,
+        warnings=[warning_to_proto(warning) for warning in completion.warnings],
+        citations=[_citation(citation) for citation in reply.citations],
+    )
+
+
+def events_to_proto(event: CallEvent) -> list[answer_pb2.StreamCompleteResponse]:
+    """The stream messages that say this event."""
+    response = answer_pb2.StreamCompleteResponse
+    match event:
+        case Relay(deltas=deltas):
+            return [response(delta=_delta(index, delta)) for index, delta in deltas]
+        case Decided(decision=decision):
+            return [response(decision=decision_to_proto(decision))]
+        case FailedOver():
+            return [response(failover=_failover(event))]
+        case Completed(completion=completion):
+            warnings = [response(warning=warning_to_proto(warning)) for warning in completion.warnings]
+            return [*warnings, response(completed=completion_to_proto(completion))]
+
+
+def part_to_proto(part: Part) -> completion_pb2.Part:
+    """A part of an answer; models answer with text, reasoning, tool calls and blocks of their own."""
+    match part:
+        case TextPart(text=text, signature=signature):
+            return completion_pb2.Part(text=text, signature=signature)
+        case ReasoningPart(text=text, signature=signature, redacted=redacted):
+            return completion_pb2.Part(
+                reasoning=completion_pb2.Reasoning(text=text, redacted=redacted), signature=signature
+            )
+        case ToolCallPart(id=call_id, name=name, arguments_json=arguments, signature=signature):
+            call = completion_pb2.ToolCall(id=call_id, name=name, arguments_json=arguments)
+            return completion_pb2.Part(tool_call=call, signature=signature)
+        case OpaquePart(dialect=dialect, kind=kind, json=json):
+            return completion_pb2.Part(opaque=completion_pb2.Opaque(dialect=dialect, kind=kind, json=json))
+        case _:
+            raise TypeError(f"a model does not answer with {type(part).__name__}")
+
+
+def warning_to_proto(warning: Warning) -> answer_pb2.Warning:
+    """A warning."""
+    return answer_pb2.Warning(code=warning.code, message=warning.message)
+
+
+def attempt_to_proto(attempt: Attempt) -> answer_pb2.Attempt:
+    """An attempt after its end."""
+    first_token = attempt.first_token_seconds
+    return answer_pb2.Attempt(
+        deployment=attempt.deployment.id,
+        provider=attempt.deployment.provider.label,
+        model=attempt.deployment.model.id,
+        latency=_duration(attempt.latency_seconds),
+        outcome=_OUTCOMES[attempt.outcome],
+        error=_FAULTS[attempt.fault.kind] if attempt.fault else answer_pb2.ATTEMPT_ERROR_UNSPECIFIED,
+        cost_micro_usd=attempt.cost_micro_usd,
+        error_detail=attempt.fault.detail if attempt.fault else "",
+        first_token_latency=None if first_token is None else _duration(first_token),
+    )
+
+
+def _delta(index: int, delta: ContentDelta) -> answer_pb2.Delta:
+    match delta:
+        case TextDelta(text=text, signature=signature):
+            return answer_pb2.Delta(text=text, part_index=index, signature=signature)
+        case ReasoningDelta(text=text, signature=signature, redacted=redacted):
+            reasoning = completion_pb2.Reasoning(text=text, redacted=redacted)
+            return answer_pb2.Delta(reasoning=reasoning, part_index=index, signature=signature)
+        case ToolCallDelta(id=call_id, name=name, arguments_json=arguments, signature=signature):
+            call = answer_pb2.ToolCallDelta(id=call_id, name=name, arguments_json=arguments)
+            return answer_pb2.Delta(tool_call=call, part_index=index, signature=signature)
+        case OpaqueDelta(dialect=dialect, kind=kind, json=json):
+            opaque = completion_pb2.Opaque(dialect=dialect, kind=kind, json=json)
+            return answer_pb2.Delta(opaque=opaque, part_index=index)
+
+
+def _failover(event: FailedOver) -> answer_pb2.Failover:
+    return answer_pb2.Failover(
+        from_deployment=event.from_deployment_id,
+        to_deployment=event.to_deployment_id,
+        mode=_MODES[event.mode],
+        characters_kept=event.characters_kept,
+    )
+
+
+def _ranked(candidate: Candidate) -> decision_pb2.RankedDeployment:
+    deployment = candidate.deployment
+    return decision_pb2.RankedDeployment(
+        deployment=deployment.id,
+        provider=deployment.provider.label,
+        model=deployment.model.id,
+        tier=completion_pb2.Tier.ValueType(deployment.model.tier.value),
+        score=candidate.score,
+        score_parts=[_factor(part) for part in candidate.score_parts],
+        expected_quality=candidate.expected_quality,
+        expected_cost_micro_usd=candidate.expected_cost_micro_usd,
+        worst_cost_micro_usd=candidate.worst_cost_micro_usd,
+        expected_first_token=_duration(candidate.expected_first_token_seconds),
+    )
+
+
+def _excluded(rejection: Rejection) -> decision_pb2.ExcludedDeployment:
+    return decision_pb2.ExcludedDeployment(
+        deployment=rejection.deployment_id, reason=_EXCLUSIONS[rejection.reason], detail=rejection.detail
+    )
+
+
+def _complexity(complexity: Complexity) -> decision_pb2.Complexity:
+    return decision_pb2.Complexity(
+        score=complexity.score,
+        tier=completion_pb2.Tier.ValueType(complexity.tier.value),
+        factors=[_factor(factor) for factor in complexity.factors],
+    )
+
+
+def _factor(factor: Factor) -> decision_pb2.Factor:
+    return decision_pb2.Factor(name=factor.name, value=factor.value)
+
+
+def _citation(citation: Citation) -> answer_pb2.Citation:
+    known = citation.start_index >= 0
+    return answer_pb2.Citation(
+        url=citation.url,
+        title=citation.title,
+        document_id=citation.document_id,
+        quoted_text=citation.quoted_text,
+        start_index=citation.start_index if known else None,
+        end_index=citation.end_index if known else None,
+    )
+
+
+def _duration(seconds: float) -> Duration:
+    whole, fraction = divmod(max(0.0, seconds), 1.0)
+    return Duration(seconds=int(whole), nanos=int(fraction * 1_000_000_000))

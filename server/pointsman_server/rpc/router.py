@@ -1,0 +1,99 @@
+"""RouterService: the door of the journey and its way out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import Any
+
+import grpc
+
+from pointsman.v1 import answer_pb2, router_service_pb2, router_service_pb2_grpc
+from pointsman_server.domain.call import Call, FailoverMode
+from pointsman_server.domain.catalog import Snapshot
+from pointsman_server.domain.errors import FeatureUnavailable, FieldProblem
+from pointsman_server.domain.ports import Clock
+from pointsman_server.execution.pipeline import Pipeline
+from pointsman_server.rpc.answer import completion_to_proto, decision_to_proto, events_to_proto
+from pointsman_server.rpc.boundary import CURRENT_CALL
+from pointsman_server.rpc.request import RouterRequest, read_request
+
+ANSWER_MARGIN_SECONDS = 0.01
+"""How long before the caller's deadline a call gives up, so that the typed error still reaches the caller."""
+
+_Context = grpc.aio.ServicerContext[Any, Any]
+
+
+class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
+    """Reads requests, pins the policy's snapshot for the call, and relays what the pipeline gives."""
+
+    def __init__(
+        self,
+        pipeline: Pipeline,
+        snapshot: Callable[[], Snapshot],
+        clock: Clock,
+        *,
+        unary_timeout_seconds: float,
+        stream_timeout_seconds: float,
+    ) -> None:
+        self._pipeline = pipeline
+        self._snapshot = snapshot
+        self._clock = clock
+        self._unary_timeout_seconds = unary_timeout_seconds
+        self._stream_timeout_seconds = stream_timeout_seconds
+
+    async def Route(  # noqa: N802 - the contract's name
+        self, request: router_service_pb2.RouteRequest, context: _Context
+    ) -> router_service_pb2.RouteResponse:
+        """The decision without a call."""
+        call = self._admit(request, context, self._unary_timeout_seconds)
+        decision = await self._pipeline.route(call)
+        return router_service_pb2.RouteResponse(decision=decision_to_proto(decision), request_id=call.request_id)
+
+    async def Complete(  # noqa: N802
+        self, request: router_service_pb2.CompleteRequest, context: _Context
+    ) -> answer_pb2.CompleteResponse:
+        """The whole answer."""
+        call = self._admit(request, context, self._unary_timeout_seconds)
+        return completion_to_proto(await self._pipeline.complete(call))
+
+    async def StreamComplete(  # type: ignore[override]  # noqa: N802 - a coroutine that writes, see docs/architecture.md
+        self, request: router_service_pb2.StreamCompleteRequest, context: _Context
+    ) -> None:
+        """The answer as events."""
+        failover = _failover_mode(request.failover)
+        call = self._admit(request, context, self._stream_timeout_seconds, failover)
+        async with aclosing(self._pipeline.stream(call)) as events:
+            async for event in events:
+                for message in events_to_proto(event):
+                    await context.write(message)
+
+    def _admit(
+        self,
+        request: RouterRequest,
+        context: _Context,
+        longest_seconds: float,
+        failover: FailoverMode = FailoverMode.TERMINATE,
+    ) -> Call:
+        info = CURRENT_CALL.get()
+        left_seconds = context.time_remaining()
+        allowed_seconds = longest_seconds if left_seconds is None else min(left_seconds, longest_seconds)
+        return Call(
+            request=read_request(request),
+            request_id=info.request_id,
+            snapshot=self._snapshot(),
+            deadline=self._clock.monotonic() + allowed_seconds - ANSWER_MARGIN_SECONDS,
+            failover=failover,
+            headers={"traceparent": info.traceparent},
+        )
+
+
+def _failover_mode(wanted: answer_pb2.StreamFailover.ValueType) -> FailoverMode:
+    match wanted:
+        case answer_pb2.STREAM_FAILOVER_CONTINUE:
+            message = "STREAM_FAILOVER_CONTINUE is not offered by this server; use RESTART or TERMINATE"
+            raise FeatureUnavailable((FieldProblem("failover", message),))
+        case answer_pb2.STREAM_FAILOVER_RESTART:
+            return FailoverMode.RESTART
+        case _:
+            return FailoverMode.TERMINATE

@@ -1,0 +1,95 @@
+"""The gRPC server: services, health, reflection, limits, and its way from start to end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import ServiceDescriptor
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from pointsman.v1 import (
+    admin_service_pb2,
+    embedding_service_pb2,
+    feedback_service_pb2,
+    router_service_pb2,
+    router_service_pb2_grpc,
+)
+from pointsman_server.rpc.boundary import Boundary
+from pointsman_server.rpc.router import RouterServicer
+
+MAX_MESSAGE_BYTES = 4 * 1024 * 1024
+MAX_METADATA_BYTES = 8 * 1024
+
+_ROUTER: ServiceDescriptor = router_service_pb2.DESCRIPTOR.services_by_name["RouterService"]
+ROUTER_SERVICE: str = _ROUTER.full_name
+
+_UNSERVED: tuple[ServiceDescriptor, ...] = (
+    embedding_service_pb2.DESCRIPTOR.services_by_name["EmbeddingService"],
+    feedback_service_pb2.DESCRIPTOR.services_by_name["FeedbackService"],
+    admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"],
+)
+"""Services of the contract that this server does not serve: they answer UNIMPLEMENTED and have no health."""
+
+_OPTIONS: Sequence[tuple[str, int]] = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", -1),
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
+    ("grpc.max_concurrent_streams", 100),
+    ("grpc.so_reuseport", 0),
+    ("grpc.keepalive_time_ms", 20_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
+    ("grpc.max_connection_age_ms", 600_000),
+    ("grpc.max_connection_age_grace_ms", 300_000),
+)
+
+
+class GrpcServer:
+    """start → serve → drain → stop."""
+
+    def __init__(self, router: RouterServicer, boundary: Boundary, *, address: str, offer_reflection: bool) -> None:
+        self._boundary = boundary
+        self._address = address
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in the published types
+        self._server = grpc.aio.server(interceptors=(boundary,), options=list(_OPTIONS))
+        router_service_pb2_grpc.add_RouterServiceServicer_to_server(router, self._server)
+        for service in _UNSERVED:
+            self._server.add_generic_rpc_handlers((_unserved(service),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        if offer_reflection:
+            names = (ROUTER_SERVICE, *(service.full_name for service in _UNSERVED), health.SERVICE_NAME, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, self._server)
+
+    async def start(self) -> int:
+        """Listens and reports itself as serving; returns the port. Raises `OSError` when the address is taken."""
+        try:
+            port = self._server.add_insecure_port(self._address)
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {self._address}: is another server running there?") from error
+        await self._server.start()
+        for service in ("", ROUTER_SERVICE):
+            await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
+        return port
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Reports NOT_SERVING, refuses new calls, lets running ones end within the grace period, then cancels."""
+        self._boundary.draining = True
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_seconds)
+
+    async def stop(self) -> None:
+        """Cancels whatever is still running."""
+        await self._server.stop(0)
+
+
+def _unserved(service: ServiceDescriptor) -> grpc.GenericRpcHandler[Any, Any]:
+    async def refuse(request: bytes, context: object) -> bytes:
+        raise NotImplementedError
+
+    handlers = {method.name: grpc.unary_unary_rpc_method_handler(refuse) for method in service.methods}
+    return grpc.method_handlers_generic_handler(service.full_name, handlers)

@@ -6,11 +6,10 @@ import difflib
 import math
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, Protocol, TypedDict
 
 import grpc
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.internal.enum_type_wrapper import EnumTypeWrapper
 from google.protobuf.message import Message as ProtoMessage
 from pointsman.v1.answer_pb2 import StreamFailover
 from pointsman.v1.completion_pb2 import (
@@ -123,7 +122,7 @@ def completion_from(prompt: Prompt, options: Mapping[str, Any]) -> CompletionSpe
 
     Raises TypeError or ValueError that names the option at fault.
     """
-    _refuse_unknown(options)
+    refuse_unknown(options, StreamOptions)
     spec = _start(prompt)
     for name, value in options.items():
         field = _FIELDS.get(name)
@@ -161,10 +160,11 @@ def metadata_from(options: CallOptions) -> tuple[tuple[str, str | bytes], ...]:
     return metadata
 
 
-def _refuse_unknown(options: Mapping[str, Any]) -> None:
+def refuse_unknown(options: Mapping[str, Any], known: type) -> None:
+    """Raises TypeError for an option that is not among the known ones, and names the one that was meant."""
     for name in options:
-        if name not in StreamOptions.__annotations__:
-            near = difflib.get_close_matches(name, StreamOptions.__annotations__, n=1)
+        if name not in known.__annotations__:
+            near = difflib.get_close_matches(name, known.__annotations__, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise TypeError(f"there is no option {name!r}{hint}")
 
@@ -218,7 +218,12 @@ _GROUPS: Mapping[str, Callable[..., ProtoMessage]] = {
 }
 
 
-def _enum(enum: EnumTypeWrapper[Any], prefix: str) -> Callable[[Any], Any]:
+class _Enum(Protocol):
+    def Value(self, name: str) -> Any: ...
+    def keys(self) -> list[str]: ...
+
+
+def _enum(enum: _Enum, prefix: str) -> Callable[[Any], Any]:
     def convert(value: Any) -> Any:
         if not isinstance(value, str):
             return value

@@ -52,8 +52,8 @@ class Method(Enum):
 class RetryPolicy:
     """How often and how patiently a call is repeated, always within its deadline.
 
-    Before attempt n + 1 the client waits a random time between 0 and `first_delay_seconds` × 2ⁿ⁻¹, at most
-    `longest_delay_seconds`; when the server asks to wait, that comes on top. `max_attempts` counts the first one.
+    Before attempt n + 1 the client waits a random time between 0 and `first_delay_seconds` doubled n - 1 times, at
+    most `longest_delay_seconds`; when the server asks to wait, that comes on top. `max_attempts` counts the first one.
     """
 
     max_attempts: int = 3

@@ -95,17 +95,26 @@ class StreamedAnswer:
         if self._answer is None:
             raise self._violation("the server ended the stream without the completed answer")
 
-    def _fail(self, rpc_error: grpc.RpcError) -> float:
+    def _delay_after(self, rpc_error: grpc.RpcError) -> float | None:
         """The seconds after which to open the stream again; raises the typed error when it is not to be opened.
 
-        A failure after the completed answer is none: everything has come.
+        None after a failure that follows the completed answer: all has come, and the stream is at its end.
         """
-        if not self._begun:
-            return self._attempts.delay_after(rpc_error)
-        if self._answer is None:
+        if self._answer is not None:
+            return None
+        if self._closed:
+            raise self._given_up() from rpc_error
+        if self._begun:
             raise self._interruption(rpc_error) from rpc_error
-        self._over = True
-        return 0.0
+        return self._attempts.delay_after(rpc_error)
+
+    def _close(self) -> None:
+        if not self._over:
+            self._over = self._closed = True
+
+    def _refuse_if_closed(self) -> None:
+        if self._closed:
+            raise self._given_up()
 
     def _interruption(self, rpc_error: grpc.RpcError) -> PointsmanError:
         error = error_from_rpc(rpc_error, request_id=self.request_id)

@@ -306,10 +306,8 @@ def error_from_rpc(error: grpc.RpcError, *, request_id: str = "") -> PointsmanEr
 
     `request_id` is the one that was sent; the server's own, if it named one, takes its place.
     """
-    details: dict[str, Any] = {"code": error.code(), "reason": "", "request_id": request_id}
-    named = dict(error.trailing_metadata() or ()).get(REQUEST_ID_KEY)
-    if isinstance(named, str) and named:
-        details["request_id"] = named
+    details: dict[str, Any] = {"code": error.code(), "reason": ""}
+    details["request_id"] = _named_request_id(error) or request_id
     status = _rich_status(error)
     for packed in status.details if status else ():
         details |= _read_detail(packed)
@@ -317,11 +315,16 @@ def error_from_rpc(error: grpc.RpcError, *, request_id: str = "") -> PointsmanEr
     return kind(error.details() or "", **details)
 
 
+def _named_request_id(error: Any) -> str:
+    return next((value for key, value in error.trailing_metadata() or () if key == REQUEST_ID_KEY), "")
+
+
 def _rich_status(error: Any) -> Status | None:
     try:
-        return rpc_status.from_call(error)
+        status: Status | None = rpc_status.from_call(error)
     except (ValueError, DecodeError):  # a proxy damaged or replaced them; code and message still stand
         return None
+    return status
 
 
 def _read_detail(packed: PackedDetail) -> dict[str, Any]:

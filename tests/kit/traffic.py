@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from pointsman_server.adapters.providers.dialect import WireDialect, read_answer
 from pointsman_server.domain.reply import Reply, ReplyBuilder
 
@@ -56,11 +55,21 @@ def load_traffic(provider: str) -> tuple[Exchange, ...]:
 def _exchange(row: dict[str, Any]) -> Exchange:
     headers = {name.lower(): value for name, value in (row["response_headers"] or {}).items()}
     return Exchange(
-        id=row["id"], provider=row["provider"], kind=row["kind"], method=row["method"], path=row["path"],
-        query=row["query"] or "", request=row["request_json"], request_elided=bool(row["request_elided"]),
-        status=row["status"], headers=headers, body=(row["body"] or "").encode("utf-8"), wire=row["wire"],
-        stream=bool(row["stream"]), tags=tuple(row["tags"] or ()),
-    )  # fmt: skip
+        id=row["id"],
+        provider=row["provider"],
+        kind=row["kind"],
+        method=row["method"],
+        path=row["path"],
+        query=row["query"] or "",
+        request=row["request_json"],
+        request_elided=bool(row["request_elided"]),
+        status=row["status"],
+        headers=headers,
+        body=(row["body"] or "").encode("utf-8"),
+        wire=row["wire"],
+        stream=bool(row["stream"]),
+        tags=tuple(row["tags"] or ()),
+    )
 
 
 class RecordedResponse:

@@ -11,11 +11,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
-from urllib.parse import urlsplit
 
 from pointsman_server.config.section import Spot, UnacceptableError
 
 _VISIBLE_ASCII = re.compile(r"[!-~]{1,512}")
+_URL = re.compile(r"(?P<scheme>https?)://(?P<authority>[^/]*)(?P<path>/.*)?", re.IGNORECASE)
 _AUTHORITY = re.compile(r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9.-]+)(?::(?P<port>[0-9]{1,5}))?")
 _PATH = re.compile(r"(/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*/?")
 _LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -58,13 +58,14 @@ def base_url(*, allow_private_network: bool) -> Callable[[Spot], BaseUrl]:
 def parse_base_url(text: str, *, allow_private_network: bool) -> BaseUrl:
     """Checks an address; raises `UnacceptableError` with the reason."""
     _check_characters(text)
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https"):
+    parts = _URL.fullmatch(text)
+    if not parts:
         raise UnacceptableError("is not an https address", 'Write it as "https://host" or "https://host/path".')
-    authority = _AUTHORITY.fullmatch(parts.netloc.lower())
+    authority = _AUTHORITY.fullmatch(parts["authority"].lower())
     if not authority:
         raise UnacceptableError("has no plain host name", 'Write it as "https://host" or "https://host:port".')
-    if not _PATH.fullmatch(parts.path):
+    scheme, path = parts["scheme"].lower(), parts["path"] or ""
+    if not _PATH.fullmatch(path):
         raise UnacceptableError("has an odd path", "Use letters, digits, '.', '_', '~', '-' and single '/' only.")
     _check_port(authority["port"])
     host = authority["host"]
@@ -73,9 +74,9 @@ def parse_base_url(text: str, *, allow_private_network: bool) -> BaseUrl:
         raise UnacceptableError(
             "points into a private network", "If that is meant, add `allow_private_network: true` to this provider."
         )
-    if parts.scheme == "http" and reach is not Reach.LOOPBACK:
+    if scheme == "http" and reach is not Reach.LOOPBACK:
         raise UnacceptableError("is not encrypted", "Use https; plain http is accepted for this machine only.")
-    return BaseUrl(f"{parts.scheme}://{authority[0]}{parts.path.rstrip('/')}", host, reach)
+    return BaseUrl(f"{scheme}://{authority[0]}{path.rstrip('/')}", host, reach)
 
 
 def _check_characters(text: str) -> None:

@@ -75,21 +75,22 @@ def _referred_price(section: Section, price_list: PriceList) -> ModelPrice:
 
 def _price_in_force(spot: Spot, model_id: str, today: date) -> Price:
     by_date: dict[date | None, Price] = {}
+    is_whole = True
     for item in spot.items():
-        price = item.read(lambda entry: _dated_price(Section(entry, PRICE_KEYS), model_id), None)
-        if price is None:
-            continue
-        if price.valid_from in by_date:
+        problems_before = len(spot.findings.problems)
+        price = _dated_price(Section(item, PRICE_KEYS), model_id)
+        if len(spot.findings.problems) > problems_before:
+            is_whole = False
+        elif price.valid_from in by_date:
             item.refuse("begins on the same day as another price", "Give each price its own `valid_from`.")
-        by_date[price.valid_from] = price
+        else:
+            by_date[price.valid_from] = price
     begun = {day or date.min: price for day, price in by_date.items() if day is None or day <= today}
     if begun:
         return begun[max(begun)]
-    if by_date or not list(spot.items()):
-        raise UnacceptableError(
-            f"has no entry that is valid on {today.isoformat()}",
-            "Add a price without `valid_from`, or one from before.",
-        )
+    if is_whole:
+        message = f"has no entry that is valid on {today.isoformat()}"
+        raise UnacceptableError(message, "Add a price without `valid_from`, or one from before.")
     return NO_PRICE
 
 

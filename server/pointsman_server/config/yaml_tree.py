@@ -23,6 +23,7 @@ _NULL_WORDS = frozenset(["", "~", "null", "Null", "NULL"])
 _NOT_YAML = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 _DIRECTIVE = re.compile("^%", re.MULTILINE)
 _TAB_INDENT = re.compile("[ ]*\t")
+_QUOTATION = re.compile("'[^']{2,}")
 _WRITE_OUT = "Write the value out; anchors, aliases and tags are not supported."
 
 
@@ -132,18 +133,17 @@ class _Builder:
     def _next(self) -> yaml.Event:
         try:
             return next(self._events)
-        except yaml.MarkedYAMLError as error:
-            self._stop_at(error.problem_mark or error.context_mark, error.problem or "")
-        except (yaml.YAMLError, StopIteration):
-            self._stop_at(None, "")
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
+            self._stop_at(mark, getattr(error, "problem", None) or "")
 
     def _stop_at(self, mark: yaml.Mark | None, reason: str) -> NoReturn:
         lines = self._text.split("\n")
         line = min(mark.line + 1 if mark else len(lines), len(lines))
         if _TAB_INDENT.match(lines[line - 1]):
             self._findings.stop(line, "", "is indented with a tab", "Use spaces.")
-        # The parser's words are kept only as far as they quote nothing from the file.
-        reason = reason.partition("'")[0].strip(" ,")
+        # The parser's words are kept only as far as they quote no more than a punctuation mark of the file.
+        reason = _QUOTATION.split(reason)[0].strip(" ,")
         message = f"is not valid YAML here ({reason})" if reason else "is not valid YAML here"
         self._findings.stop(line, "", message, "Look at this line and the one before it; is the file complete?")
 

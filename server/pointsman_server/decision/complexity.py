@@ -34,7 +34,8 @@ _STEPS = re.compile(
     re.IGNORECASE,
 )
 _CONSTRAINTS = re.compile(
-    r"\b(must|should|at most|at least|without|only|no more than|exactly|except|unless|between)\b|^\s*(?:[-*]|\d+[.)])\s",
+    r"\b(must|should|at most|at least|without|only|no more than|exactly|except|unless|between)\b"
+    r"|^\s*(?:[-*]|\d+[.)])\s",
     re.IGNORECASE | re.MULTILINE,
 )
 _CODE = re.compile(r"```|\bdef \w+\(|\bclass \w+[:({]|\bSELECT\b.+\bFROM\b|[;{}]\s*$", re.MULTILINE)

@@ -24,9 +24,7 @@ _CHOSEN_BY_CALLER = frozenset(
 _PASSING = frozenset({ExclusionReason.BREAKER_OPEN, ExclusionReason.COOLDOWN})
 
 
-def decide(
-    request: CompletionRequest, snapshot: Snapshot, health: HealthView, tokens: TokenEstimate
-) -> RoutePlan:
+def decide(request: CompletionRequest, snapshot: Snapshot, health: HealthView, tokens: TokenEstimate) -> RoutePlan:
     """The plan for this request; the same inputs give the same plan.
 
     Raises `DeploymentNotFound`, `ContextOverflow`, `UnsupportedContent`, `NobodyHealthy` or `NoEligibleDeployment`

@@ -29,9 +29,7 @@ class Needs:
 Rule = Callable[[Needs, Deployment], Rejection | None]
 
 
-def work_out_needs(
-    request: CompletionRequest, snapshot: Snapshot, tokens: TokenEstimate, health: HealthView
-) -> Needs:
+def work_out_needs(request: CompletionRequest, snapshot: Snapshot, tokens: TokenEstimate, health: HealthView) -> Needs:
     """Resolves names and gathers the capabilities that the request's content implies."""
     constraints = request.constraints
     chain = snapshot.tier_chains.get(request.tier, ()) if request.tier is not None else ()

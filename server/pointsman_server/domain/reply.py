@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
+from itertools import groupby
 
 from pointsman_server.domain.message import (
     OpaquePart,
@@ -199,7 +200,7 @@ class _OpenPart:
 class ReplyBuilder:
     """Folds events into a `Reply`. Parts are numbered in the order in which their first piece came."""
 
-    __slots__ = ("_citations", "_index_by_key", "_parts", "finished", "response_id", "model", "usage")
+    __slots__ = ("_citations", "_index_by_key", "_parts", "finished", "model", "response_id", "usage")
 
     def __init__(self) -> None:
         self._index_by_key: dict[PartKey, int] = {}
@@ -269,12 +270,17 @@ def fold(events: Iterable[ReplyEvent]) -> Reply:
 def merge_deltas(events: Iterable[ReplyEvent]) -> list[ReplyEvent]:
     """Joins neighbouring text and reasoning pieces of the same part; the fold of the result is unchanged."""
     merged: list[ReplyEvent] = []
-    for event in events:
-        last = merged[-1] if merged else None
-        if isinstance(event, TextDelta) and isinstance(last, TextDelta) and last.key == event.key:
-            merged[-1] = replace(last, text=last.text + event.text, signature=last.signature + event.signature)
-        elif isinstance(event, ReasoningDelta) and isinstance(last, ReasoningDelta) and last.key == event.key:
-            merged[-1] = replace(last, text=last.text + event.text, signature=last.signature + event.signature)
+    for run_key, run in groupby(events, _run_key):
+        pieces = list(run)
+        first = pieces[0]
+        if run_key is None or len(pieces) == 1 or not isinstance(first, (TextDelta, ReasoningDelta)):
+            merged.extend(pieces)
         else:
-            merged.append(event)
+            text = "".join(piece.text for piece in pieces if isinstance(piece, (TextDelta, ReasoningDelta)))
+            signature = "".join(piece.signature for piece in pieces if isinstance(piece, (TextDelta, ReasoningDelta)))
+            merged.append(replace(first, text=text, signature=signature))
     return merged
+
+
+def _run_key(event: ReplyEvent) -> tuple[type, PartKey] | None:
+    return (type(event), event.key) if isinstance(event, (TextDelta, ReasoningDelta)) else None

@@ -24,6 +24,12 @@ from pointsman_server.domain.reply import (
 LEAST_ATTEMPT_SECONDS = 0.05
 """An attempt with less time than this cannot succeed and is not started."""
 
+BACKSTOP_SECONDS = 0.25
+"""How much later than our own timer the adapter gives up, so that one place decides what a timeout means."""
+
+_TIMER_SLACK_SECONDS = 0.005
+"""The event loop's timers may fire this much early."""
+
 _CONTENT = (TextDelta, ReasoningDelta, ToolCallDelta, OpaqueDelta)
 _MAY_BE_EMPTY = frozenset(
     {FinishReason.LENGTH, FinishReason.CONTENT_FILTER, FinishReason.REFUSAL, FinishReason.PAUSE, FinishReason.ERROR}
@@ -38,9 +44,15 @@ class RunningAttempt:
     """
 
     def __init__(
-        self, call: Call, candidate: Candidate, adapter: ProviderAdapter, clock: Clock, *,
-        stream: bool, allowed_seconds: float,
-    ) -> None:  # fmt: skip
+        self,
+        call: Call,
+        candidate: Candidate,
+        adapter: ProviderAdapter,
+        clock: Clock,
+        *,
+        stream: bool,
+        allowed_seconds: float,
+    ) -> None:
         self.builder = ReplyBuilder()
         self.deployment = candidate.deployment
         self._call = call
@@ -53,7 +65,10 @@ class RunningAttempt:
         self._first_token_seconds: float | None = None
 
     async def run(self) -> AsyncGenerator[Sequence[ReplyEvent], None]:
-        """The answer's events in batches, until the provider's own end. Raises `ProviderFault` or `DeadlineExceeded`."""
+        """The answer's events in batches, until the provider's own end.
+
+        Raises `ProviderFault` or `DeadlineExceeded`.
+        """
         progress_at = self._started_at
         async with aclosing(self._adapter.exchange(self._provider_call())) as batches:
             while True:
@@ -88,7 +103,7 @@ class RunningAttempt:
             generation=request.generation,
             max_output_tokens=self._candidate.max_output_tokens,
             stream=self._stream,
-            timeout_seconds=self._ends_at - self._started_at,
+            timeout_seconds=self._ends_at - self._started_at + BACKSTOP_SECONDS,
             headers=self._call.headers,
         )
 
@@ -109,7 +124,7 @@ class RunningAttempt:
         return progress_at + (timeouts.idle_seconds if self.builder.has_content else timeouts.first_token_seconds)
 
     def _timed_out(self) -> ProviderFault | DeadlineExceeded:
-        if self._clock.monotonic() >= self._call.deadline:
+        if self._clock.monotonic() >= self._call.deadline - _TIMER_SLACK_SECONDS:
             return DeadlineExceeded(Step.DISPATCH)
         if self.builder.has_content:
             return ProviderFault(FaultKind.STREAM_CUT, "the stream stood still for longer than idle_seconds")
@@ -120,7 +135,8 @@ class RunningAttempt:
         for event in batch:
             self.builder.add(event)
             progressed = progressed or isinstance(event, _CONTENT)
-        if progressed and self._first_token_seconds is None:
+        # Without streaming the first content is the whole answer, which says nothing of the first token.
+        if progressed and self._stream and self._first_token_seconds is None:
             self._first_token_seconds = self._clock.monotonic() - self._started_at
         return progressed
 

@@ -22,6 +22,7 @@ from pointsman_server.domain.reply import (
     ToolCallDelta,
     merge_deltas,
 )
+from pointsman_server.domain.request import Capability
 from pointsman_server.execution.attempt import LEAST_ATTEMPT_SECONDS, RunningAttempt
 from pointsman_server.execution.health import HealthBoard
 from pointsman_server.execution.settle import count_output_tokens
@@ -119,8 +120,15 @@ class Dispatcher:
         allowed_seconds = min(left_seconds, candidate.deployment.timeouts.total_seconds)
         if not stream and candidate is not plan.candidates[-1]:
             allowed_seconds = min(allowed_seconds, left_seconds * SHARE_OF_TIME_WITH_FALLBACK)
-        adapter = self._adapters[candidate.deployment.provider.id]
-        return RunningAttempt(call, candidate, adapter, self._clock, stream=stream, allowed_seconds=allowed_seconds)
+        return RunningAttempt(
+            call,
+            candidate,
+            self._adapters[candidate.deployment.provider.id],
+            self._clock,
+            # A model that cannot stream gives its whole answer as one piece.
+            stream=stream and Capability.STREAMING in candidate.deployment.model.capabilities,
+            allowed_seconds=allowed_seconds,
+        )
 
     def _close(
         self, attempt: RunningAttempt, outcome: AttemptOutcome, fault: ProviderFault | None, record: DispatchRecord

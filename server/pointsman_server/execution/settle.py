@@ -13,9 +13,13 @@ from pointsman_server.domain.reply import Reply, Usage
 
 
 def settle(
-    call: Call, decision: Decision, answered_by: Candidate, reply: Reply, attempts: tuple[Attempt, ...],
+    call: Call,
+    decision: Decision,
+    answered_by: Candidate,
+    reply: Reply,
+    attempts: tuple[Attempt, ...],
     counter: TokenCounter,
-) -> Completion:  # fmt: skip
+) -> Completion:
     """The whole answer. Counts that the provider did not give are counted here, priced, and marked as estimated."""
     usage, estimated = _fill_gaps(reply, decision, counter)
     deployment = answered_by.deployment

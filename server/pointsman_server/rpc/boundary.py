@@ -34,7 +34,8 @@ _LIBRARY_SERVICES = ("/grpc.",)
 _Context = Any
 """grpc.aio.ServicerContext; the published types lack some of its methods."""
 
-_Handler = grpc.RpcMethodHandler[Any, Any]
+_Handler = Any
+"""grpc.RpcMethodHandler; generic in the published types, not in the library."""
 
 _LOG = structlog.stdlib.get_logger("pointsman.rpc")
 
@@ -59,7 +60,7 @@ class _Malformed:
 _MALFORMED = _Malformed()
 
 
-class Boundary(grpc.aio.ServerInterceptor[Any, Any]):
+class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     """Wraps every handler. `max_concurrent_calls` counts the calls of our own services."""
 
     def __init__(self, ids: Ids, clock: Clock, max_concurrent_calls: int) -> None:
@@ -153,11 +154,11 @@ class Boundary(grpc.aio.ServerInterceptor[Any, Any]):
         if request is _MALFORMED:
             raise MalformedRequest
 
-    async def _abort(
-        self, error: Exception, info: CallInfo, context: _Context, seconds: float
-    ) -> None:
+    async def _abort(self, error: Exception, info: CallInfo, context: _Context, seconds: float) -> None:
         status = status_of(error)
-        log = _LOG.bind(request_id=info.request_id, method=info.method, code=status.code.name, seconds=round(seconds, 4))
+        log = _LOG.bind(
+            request_id=info.request_id, method=info.method, code=status.code.name, seconds=round(seconds, 4)
+        )
         if status.code is grpc.StatusCode.INTERNAL:
             # The type and place of an unforeseen error, never its text: it may quote what the caller sent.
             log.error("call_failed", error=type(error).__name__, place=_place_of(error))

@@ -8,10 +8,9 @@ from typing import Any
 
 import jsonschema_rs
 import orjson
-
 from google.protobuf.struct_pb2 import Struct
-
 from pointsman.v1 import completion_pb2 as pb
+
 from pointsman_server.domain.errors import FieldProblem
 from pointsman_server.rpc.rules import is_blank
 from pointsman_server.rpc.struct import struct_to_dict
@@ -65,7 +64,9 @@ def _check_part(path: str, role: int, part: pb.Part, seen_calls: set[str], answe
             yield FieldProblem(f"{path}.tool_call.id", "repeats the id of an earlier tool call")
         seen_calls.add(part.tool_call.id)
     elif kind == "tool_result":
-        yield from _check_result(f"{path}.tool_result.tool_call_id", part.tool_result.tool_call_id, seen_calls, answered)
+        yield from _check_result(
+            f"{path}.tool_result.tool_call_id", part.tool_result.tool_call_id, seen_calls, answered
+        )
 
 
 def _check_result(path: str, call_id: str, seen_calls: set[str], answered: set[str]) -> _Problems:
@@ -126,7 +127,9 @@ def check_durations(spec: pb.CompletionSpec) -> _Problems:
 def unavailable_features(spec: pb.CompletionSpec) -> _Problems:
     """Fields of the contract that this server does not serve."""
     if spec.HasField("template"):
-        yield FieldProblem("completion.template", "templates are not offered by this server; send the messages filled in")
+        yield FieldProblem(
+            "completion.template", "templates are not offered by this server; send the messages filled in"
+        )
     if spec.documents:
         yield FieldProblem("completion.documents", "documents are not offered by this server; put them into a message")
 
@@ -186,6 +189,8 @@ def _is_whole_image(data: bytes, media_type: str) -> bool:
         case "image/gif":
             return data[:6] in (b"GIF87a", b"GIF89a") and data.rstrip(b"\x00").endswith(b";")
         case "image/webp":
-            return data[:4] == b"RIFF" and data[8:12] == b"WEBP" and int.from_bytes(data[4:8], "little") + 8 <= len(data)
+            return (
+                data[:4] == b"RIFF" and data[8:12] == b"WEBP" and int.from_bytes(data[4:8], "little") + 8 <= len(data)
+            )
         case _:
             return False

@@ -6,9 +6,8 @@ from collections.abc import Callable
 from contextlib import aclosing
 from typing import Any
 
-import grpc
-
 from pointsman.v1 import answer_pb2, router_service_pb2, router_service_pb2_grpc
+
 from pointsman_server.domain.call import Call, FailoverMode
 from pointsman_server.domain.catalog import Snapshot
 from pointsman_server.domain.errors import FeatureUnavailable, FieldProblem
@@ -18,10 +17,12 @@ from pointsman_server.rpc.answer import completion_to_proto, decision_to_proto, 
 from pointsman_server.rpc.boundary import CURRENT_CALL
 from pointsman_server.rpc.request import RouterRequest, read_request
 
-ANSWER_MARGIN_SECONDS = 0.01
-"""How long before the caller's deadline a call gives up, so that the typed error still reaches the caller."""
+MARGIN_SHARE = 0.05
+MOST_MARGIN_SECONDS = 0.1
+"""A call gives up this much before the caller's deadline, so that the typed error still reaches the caller."""
 
-_Context = grpc.aio.ServicerContext[Any, Any]
+_Context = Any
+"""grpc.aio.ServicerContext; generic in the published types, not in the library."""
 
 
 class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
@@ -42,7 +43,7 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
         self._unary_timeout_seconds = unary_timeout_seconds
         self._stream_timeout_seconds = stream_timeout_seconds
 
-    async def Route(  # noqa: N802 - the contract's name
+    async def Route(
         self, request: router_service_pb2.RouteRequest, context: _Context
     ) -> router_service_pb2.RouteResponse:
         """The decision without a call."""
@@ -50,14 +51,14 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
         decision = await self._pipeline.route(call)
         return router_service_pb2.RouteResponse(decision=decision_to_proto(decision), request_id=call.request_id)
 
-    async def Complete(  # noqa: N802
+    async def Complete(
         self, request: router_service_pb2.CompleteRequest, context: _Context
     ) -> answer_pb2.CompleteResponse:
         """The whole answer."""
         call = self._admit(request, context, self._unary_timeout_seconds)
         return completion_to_proto(await self._pipeline.complete(call))
 
-    async def StreamComplete(  # type: ignore[override]  # noqa: N802 - a coroutine that writes, see docs/architecture.md
+    async def StreamComplete(  # type: ignore[override]
         self, request: router_service_pb2.StreamCompleteRequest, context: _Context
     ) -> None:
         """The answer as events."""
@@ -77,12 +78,15 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
     ) -> Call:
         info = CURRENT_CALL.get()
         left_seconds = context.time_remaining()
-        allowed_seconds = longest_seconds if left_seconds is None else min(left_seconds, longest_seconds)
+        allowed_seconds = longest_seconds
+        if left_seconds is not None:
+            margin_seconds = min(left_seconds * MARGIN_SHARE, MOST_MARGIN_SECONDS)
+            allowed_seconds = min(left_seconds - margin_seconds, longest_seconds)
         return Call(
             request=read_request(request),
             request_id=info.request_id,
             snapshot=self._snapshot(),
-            deadline=self._clock.monotonic() + allowed_seconds - ANSWER_MARGIN_SECONDS,
+            deadline=self._clock.monotonic() + allowed_seconds,
             failover=failover,
             headers={"traceparent": info.traceparent},
         )

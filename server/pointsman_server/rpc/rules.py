@@ -15,8 +15,8 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
-
 from pointsman.v1 import rules_pb2
+
 from pointsman_server.domain.errors import FieldProblem
 
 MAX_PROBLEMS = 20
@@ -39,9 +39,7 @@ def check_message(message: Message) -> Problems:
 @cache
 def _compile_message(descriptor: Descriptor) -> MessageCheck:
     oneofs = [
-        oneof.name
-        for oneof in descriptor.oneofs
-        if oneof.GetOptions().Extensions[rules_pb2.oneof_rules].required
+        oneof.name for oneof in descriptor.oneofs if oneof.GetOptions().Extensions[rules_pb2.oneof_rules].required
     ]
     compiled = [_compile_field(field) for field in descriptor.fields]
     field_checks = [field_check for field_check in compiled if field_check is not None]

@@ -9,7 +9,6 @@ import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
-
 from pointsman.v1 import (
     admin_service_pb2,
     embedding_service_pb2,
@@ -17,6 +16,7 @@ from pointsman.v1 import (
     router_service_pb2,
     router_service_pb2_grpc,
 )
+
 from pointsman_server.rpc.boundary import Boundary
 from pointsman_server.rpc.router import RouterServicer
 
@@ -62,7 +62,12 @@ class GrpcServer:
             self._server.add_generic_rpc_handlers((_unserved(service),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         if offer_reflection:
-            names = (ROUTER_SERVICE, *(service.full_name for service in _UNSERVED), health.SERVICE_NAME, reflection.SERVICE_NAME)
+            names = (
+                ROUTER_SERVICE,
+                *(service.full_name for service in _UNSERVED),
+                health.SERVICE_NAME,
+                reflection.SERVICE_NAME,
+            )
             reflection.enable_server_reflection(names, self._server)
 
     async def start(self) -> int:
@@ -87,7 +92,7 @@ class GrpcServer:
         await self._server.stop(0)
 
 
-def _unserved(service: ServiceDescriptor) -> grpc.GenericRpcHandler[Any, Any]:
+def _unserved(service: ServiceDescriptor) -> Any:
     async def refuse(request: bytes, context: object) -> bytes:
         raise NotImplementedError
 

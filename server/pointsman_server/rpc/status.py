@@ -14,8 +14,8 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
-
 from pointsman.v1.errors_pb2 import ErrorReason
+
 from pointsman_server.domain import errors
 from pointsman_server.domain.faults import FaultKind
 from pointsman_server.domain.plan import Rejection
@@ -49,11 +49,11 @@ class ErrorStatus:
         )
 
 
-class MalformedRequest(Exception):  # noqa: N818 - named after what happened, like its neighbours
+class MalformedRequest(Exception):
     """The bytes are not a message of the contract."""
 
 
-class TooMuchMetadata(Exception):  # noqa: N818
+class TooMuchMetadata(Exception):
     """The call carries more metadata entries than the server takes."""
 
 
@@ -64,9 +64,10 @@ def status_of(error: Exception) -> ErrorStatus:
         if row is not None:
             return row(error)
     return ErrorStatus(
-        grpc.StatusCode.INTERNAL, ErrorReason.ERROR_REASON_INTERNAL,
+        grpc.StatusCode.INTERNAL,
+        ErrorReason.ERROR_REASON_INTERNAL,
         "something unforeseen happened; the request id finds it in the server's log",
-    )  # fmt: skip
+    )
 
 
 def _pack(detail: Message) -> AnyMessage:
@@ -129,9 +130,11 @@ def _context_overflow(error: errors.ContextOverflow) -> ErrorStatus:
 
 def _nobody_healthy(error: errors.NobodyHealthy) -> ErrorStatus:
     return ErrorStatus(
-        grpc.StatusCode.UNAVAILABLE, ErrorReason.ERROR_REASON_ALL_ATTEMPTS_FAILED, str(error),
+        grpc.StatusCode.UNAVAILABLE,
+        ErrorReason.ERROR_REASON_ALL_ATTEMPTS_FAILED,
+        str(error),
         (_retry_info(error.retry_after_seconds), _precondition(error.rejections)),
-    )  # fmt: skip
+    )
 
 
 _BY_FAULT: Mapping[FaultKind, tuple[grpc.StatusCode, ErrorReason.ValueType]] = {
@@ -209,32 +212,43 @@ _TABLE: dict[type[BaseException], Callable[..., ErrorStatus]] = {
     errors.UnsupportedContent: lambda error: _invalid_because(error, ErrorReason.ERROR_REASON_UNSUPPORTED_CONTENT),
     errors.DeploymentNotFound: _row(grpc.StatusCode.NOT_FOUND, ErrorReason.ERROR_REASON_DEPLOYMENT_NOT_FOUND),
     errors.NoEligibleDeployment: lambda error: ErrorStatus(
-        grpc.StatusCode.FAILED_PRECONDITION, ErrorReason.ERROR_REASON_NO_ELIGIBLE_DEPLOYMENT, str(error),
+        grpc.StatusCode.FAILED_PRECONDITION,
+        ErrorReason.ERROR_REASON_NO_ELIGIBLE_DEPLOYMENT,
+        str(error),
         (_precondition(error.rejections),),
-    ),  # fmt: skip
+    ),
     errors.NobodyHealthy: _nobody_healthy,
     errors.AttemptsFailed: _attempts_failed,
     errors.StreamInterrupted: _stream_interrupted,
     errors.DeadlineExceeded: _deadline,
     errors.Overloaded: lambda error: ErrorStatus(
-        grpc.StatusCode.RESOURCE_EXHAUSTED, ErrorReason.ERROR_REASON_OVERLOADED, str(error),
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        ErrorReason.ERROR_REASON_OVERLOADED,
+        str(error),
         (_retry_info(error.retry_after_seconds), _quota("server", "concurrent calls")),
-    ),  # fmt: skip
+    ),
     errors.Draining: lambda error: ErrorStatus(
-        grpc.StatusCode.UNAVAILABLE, ErrorReason.ERROR_REASON_DRAINING, str(error),
+        grpc.StatusCode.UNAVAILABLE,
+        ErrorReason.ERROR_REASON_DRAINING,
+        str(error),
         (_retry_info(error.retry_after_seconds),),
-    ),  # fmt: skip
+    ),
     MalformedRequest: _row(
-        grpc.StatusCode.INVALID_ARGUMENT, ErrorReason.ERROR_REASON_MALFORMED_REQUEST,
+        grpc.StatusCode.INVALID_ARGUMENT,
+        ErrorReason.ERROR_REASON_MALFORMED_REQUEST,
         "malformed request: the bytes are not a message of the contract",
-        _bad_request([errors.FieldProblem("", "send the message type that the RPC takes, with valid UTF-8 in strings")]),
-    ),  # fmt: skip
+        _bad_request(
+            [errors.FieldProblem("", "send the message type that the RPC takes, with valid UTF-8 in strings")]
+        ),
+    ),
     TooMuchMetadata: _row(
-        grpc.StatusCode.RESOURCE_EXHAUSTED, ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        ErrorReason.ERROR_REASON_REQUEST_TOO_LARGE,
         "the call carries too many metadata entries",
-    ),  # fmt: skip
+    ),
     NotImplementedError: _row(
-        grpc.StatusCode.UNIMPLEMENTED, ErrorReason.ERROR_REASON_FEATURE_UNAVAILABLE,
+        grpc.StatusCode.UNIMPLEMENTED,
+        ErrorReason.ERROR_REASON_FEATURE_UNAVAILABLE,
         "this server does not serve this method",
-    ),  # fmt: skip
+    ),
 }

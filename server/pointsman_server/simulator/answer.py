@@ -27,6 +27,7 @@ from pointsman_server.simulator.schema_instance import make_instance
 
 _FILLER = " This sentence only lengthens the simulated answer."
 _REASONING = "This is simulated reasoning: the request was counted, not understood."
+_NAN_MARK = "@@NaN@@"
 _SCRIPTED_TOOL_NAME = "simulated_tool"
 
 
@@ -133,6 +134,11 @@ def subtract_counts(total: Count, *parts: Count) -> Count:
     return remainder if isinstance(remainder, int) and remainder >= 0 else total
 
 
+def write_nan(body: bytes) -> bytes:
+    """The body with bare `NaN`, which is not JSON but is sent by some servers, for counts that are not a number."""
+    return body.replace(b'"' + _NAN_MARK.encode() + b'"', b"NaN")
+
+
 def make_answer(ask: Ask, behaviour: Behaviour) -> Answer:
     """The reply to this request under this behaviour."""
     hollow = _HOLLOW_BY_FAULT.get(behaviour.fault, Hollow.NOT) if behaviour.fault else Hollow.NOT
@@ -144,8 +150,8 @@ def make_answer(ask: Ask, behaviour: Behaviour) -> Answer:
         finish = Finish.TOOL_CALLS
     if hollow is Hollow.BLOCKED_PROMPT:
         finish = Finish.CONTENT_FILTER
-    finish = _scripted_finish(behaviour, finish)
-    refusal, text = (text, "") if finish is Finish.REFUSAL else ("", text)
+    reason = _scripted_finish(behaviour, finish)
+    refusal, text = (text, "") if reason is Finish.REFUSAL else ("", text)
     reasoning_tokens = count_tokens(len(reasoning))
     generated = (
         reasoning_tokens
@@ -161,7 +167,7 @@ def make_answer(ask: Ask, behaviour: Behaviour) -> Answer:
         shows_reasoning=bool(reasoning) and (ask.shows_thinking or behaviour.reasoning_text is not None),
         tool_calls=calls,
         citations=tuple(_place(citation, text) for citation in behaviour.citations) if text else (),
-        finish=finish,
+        finish=reason,
         stop_sequence=stop_sequence,
         counts=_counts(behaviour.usage, ask.input_tokens, generated, reasoning_tokens),
         generated_tokens=generated,
@@ -240,9 +246,8 @@ def _tool_call(
 def _reasoning(ask: Ask, behaviour: Behaviour, hollow: Hollow) -> str:
     if hollow is not Hollow.NOT:
         return ""
-    if behaviour.reasoning_text is not None:
-        text = behaviour.reasoning_text
-    else:
+    text = behaviour.reasoning_text
+    if text is None:
         text = _REASONING if ask.thinks else ""
     return text if ask.max_tokens is None else text[: ask.max_tokens * CHARACTERS_PER_TOKEN]
 
@@ -279,7 +284,9 @@ def _place(citation: ScriptedCitation, text: str) -> Citation:
 
 def _counts(override: UsageOverride, input_tokens: int, output_tokens: int, reasoning_tokens: int) -> Counts:
     def pick(given: Count, counted: int) -> Count:
-        return counted if given is None else given
+        if given is None:
+            return counted
+        return given if given == given else _NAN_MARK
 
     return Counts(
         input=pick(override.input_tokens, input_tokens),

@@ -13,7 +13,7 @@ import orjson
 from aiohttp import web
 
 from pointsman_server.simulator import magic
-from pointsman_server.simulator.answer import Answer, make_answer
+from pointsman_server.simulator.answer import Answer, make_answer, write_nan
 from pointsman_server.simulator.ask import Ask, RejectedError
 from pointsman_server.simulator.behaviour import Behaviour, Dialect, Fault, Rule, Script
 from pointsman_server.simulator.calls import CallLog, ReceivedCall, split_headers
@@ -30,7 +30,6 @@ from pointsman_server.simulator.sending import Pace, send
 MAX_REQUEST_BYTES = 64_000_000
 _GENERATE = "generateContent"
 _STREAM_GENERATE = "streamGenerateContent"
-_NAN_MARK = "\u2063not a number\u2063"
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -206,15 +205,13 @@ def _sound(wire: WireDialect, answer: Answer, behaviour: Behaviour, envelope: En
     is_stream = answer.ask.stream and fault not in WHOLE_BODY_FAULTS
     if is_stream or fault is Fault.STREAM_INSTEAD_OF_JSON:
         headers = {"content-type": wire.stream_type, "cache-control": "no-cache", **wire.headers(envelope)}
-        frames = tuple(_with_nan(frame, behaviour) for frame in wire.stream(answer, envelope))
+        frames = tuple(wire.stream(answer, envelope))
+        if behaviour.usage.has_nan:
+            frames = tuple(Frame(write_nan(data), tokens) for data, tokens in frames)
         return streamed(headers, frames), Pace(behaviour.first_token_seconds, behaviour.tokens_per_second)
     headers = {"content-type": wire.json_type, **wire.headers(envelope)}
-    body = _with_nan(Frame(wire.whole(answer, envelope)), behaviour).data
-    return whole(200, headers, body), Pace()
-
-
-def _with_nan(frame: Frame, behaviour: Behaviour) -> Frame:
-    return frame
+    body = wire.whole(answer, envelope)
+    return whole(200, headers, write_nan(body) if behaviour.usage.has_nan else body), Pace()
 
 
 async def _wait_for_generation(answer: Answer, behaviour: Behaviour) -> None:
@@ -237,8 +234,8 @@ def _faulty(wire: WireDialect, ask: Ask, behaviour: Behaviour, envelope: Envelop
 def _array(wire: WireDialect, delivery: Delivery) -> Delivery:
     """A stream of events as the elements of one JSON array."""
     frames = [
-        Frame((b"[" if index == 0 else b",\r\n") + data.removeprefix(b"data: ").strip(), tokens)
+        Frame((b",\r\n" if index else b"") + data.removeprefix(b"data: ").strip(), tokens)
         for index, (data, tokens) in enumerate(delivery.frames)
     ]
     headers = {**delivery.headers, "content-type": wire.json_type}
-    return replace(delivery, headers=headers, frames=(*frames, Frame(b"]")))
+    return replace(delivery, headers=headers, frames=(Frame(b"["), *frames, Frame(b"]")))

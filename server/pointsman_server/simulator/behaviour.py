@@ -98,7 +98,7 @@ class Fault(Enum):
 
     # Silence. These last until the caller gives up.
     STALL_HEADERS = "stall_headers"
-    STALL_BEFORE_FIRST_TOKEN = "stall_before_first_token"
+    STALL_BEFORE_FIRST_TOKEN = "stall_before_first_token"  # noqa: S105 - a name, not a secret
     """Headers and opening events, then nothing; for a whole answer: headers, then nothing."""
     STALL_MID_STREAM = "stall_mid_stream"
     """Half of the answer, then nothing; for a whole answer too."""

@@ -1,4 +1,4 @@
-"""How a response leaves: status, headers, body in frames, and how the connection ends. A value, nothing is sent here."""
+"""How a response leaves: status, headers, body in frames, and how the connection ends. Values; nothing is sent here."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ class Delivery:
     """A response.
 
     `announced_bytes` is the `content-length`, None for chunked framing. It may be untrue: such a response is written
-    to the socket as it is. `status` 0 sends nothing at all before the ending.
+    to the socket as it is. `status` 0 sends nothing at all before the ending. `one_by_one` writes every frame by
+    itself, which the network may still join.
     """
 
     status: int
@@ -37,6 +38,7 @@ class Delivery:
     frames: tuple[Frame, ...]
     announced_bytes: int | None = None
     ending: Ending = Ending.PROPER
+    one_by_one: bool = False
     ping: bytes = b""
     ping_interval_seconds: float = 0.2
 

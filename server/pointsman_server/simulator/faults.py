@@ -214,7 +214,7 @@ def _bad_json_mid(sound: Delivery, setting: Setting) -> Delivery:
 def _long_line(sound: Delivery, setting: Setting) -> Delivery:
     piece = Frame(b"x" * _LONG_LINE_PIECE_BYTES)
     end = Frame(setting.wire.line_end * 2)
-    return replace(sound, frames=(Frame(b"data: "), *([piece] * _LONG_LINE_PIECES), end))
+    return replace(sound, frames=(Frame(b"data: "), *([piece] * _LONG_LINE_PIECES), end), one_by_one=True)
 
 
 def _other_line_ends(sound: Delivery, setting: Setting) -> Delivery:
@@ -257,14 +257,13 @@ def _many_pings(sound: Delivery, setting: Setting) -> Delivery:
 
 def _split_bytes(sound: Delivery, setting: Setting) -> Delivery:
     body = sound.body
-    frames = []
+    frames: list[Frame] = []
     at = 0
     while at < len(body):
         size = 1 + len(frames) % 3
-        # A token for each, so that every piece is written by itself.
-        frames.append(Frame(body[at : at + size], 1))
+        frames.append(Frame(body[at : at + size]))
         at += size
-    return replace(sound, frames=tuple(frames))
+    return replace(sound, frames=tuple(frames), one_by_one=True)
 
 
 _Change = Callable[[Delivery, Setting], Delivery]

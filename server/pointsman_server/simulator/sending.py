@@ -44,7 +44,8 @@ async def send(request: web.Request, delivery: Delivery, pace: Pace) -> web.Stre
 
 async def wait_for_caller_to_leave(request: web.Request) -> None:
     """Returns once the connection is gone."""
-    while request.transport is not None and not request.transport.is_closing():
+    # Where the server cancels handlers this never gets that far; elsewhere only the transport tells.
+    while request.transport is not None and not request.transport.is_closing():  # noqa: ASYNC110
         await asyncio.sleep(_POLL_SECONDS)
 
 
@@ -54,7 +55,7 @@ async def _send_frames(request: web.Request, delivery: Delivery, pace: Pace) -> 
         response.content_length = delivery.announced_bytes
     if delivery.status:
         await response.prepare(request)
-        await _write_frames(response, delivery.frames, pace)
+        await _write_frames(response, delivery, pace)
     match delivery.ending:
         case Ending.PROPER:
             await response.write_eof()
@@ -67,15 +68,15 @@ async def _send_frames(request: web.Request, delivery: Delivery, pace: Pace) -> 
     return response
 
 
-async def _write_frames(response: web.StreamResponse, frames: Sequence[Frame], pace: Pace) -> None:
-    if pace.is_immediate and not any(frame.tokens for frame in frames):
-        for frame in frames:
+async def _write_frames(response: web.StreamResponse, delivery: Delivery, pace: Pace) -> None:
+    if delivery.one_by_one:
+        for frame in delivery.frames:
             await response.write(frame.data)
-        return
-    if pace.is_immediate:
-        await response.write(b"".join(frame.data for frame in frames))
-        return
-    await _write_paced(response, frames, pace)
+            await asyncio.sleep(0)
+    elif pace.is_immediate:
+        await response.write(delivery.body)
+    else:
+        await _write_paced(response, delivery.frames, pace)
 
 
 async def _write_paced(response: web.StreamResponse, frames: Sequence[Frame], pace: Pace) -> None:

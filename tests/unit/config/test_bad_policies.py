@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-
 from pointsman_server.config.policy_file import LoadedPolicy
 from pointsman_server.config.problems import PolicyError
 
@@ -104,6 +103,14 @@ EXPECTED: dict[str, list[tuple[int, str, str]]] = {
     "price_ref_time_of_day": [(6, "models.small.price.ref", "time of day")],
     "price_ref_images": [(6, "models.small.price.ref", "bills what is not counted")],
     "price_ref_no_output": [(6, "models.small.price.ref", "no price for output")],
+    "price_entries_not_mappings": [
+        (6, "models.small.price[0]", "is not a mapping"),
+        (6, "models.small.price[1]", "is not a mapping"),
+    ],
+    "price_step_without_start": [(6, "models.small.price[0].above[0].input_tokens", "is missing")],
+    "price_over_a_million": [(6, "models.small.price[0].input_usd_per_mtok", "is 1000001")],
+    "bad_region": [(8, "deployments.one.regions[0]", "is not an id")],
+    "long_unknown_word": [(5, "models.small.tier", "a text of 100 characters (not shown)")],
     "window_zero": [(5, "models.small.context_window_tokens", "is 0")],
     "output_over_window": [(5, "models.small.max_output_tokens", "more than the context window")],
     "quality_over_one": [(5, "models.small.quality", "is 1.5")],

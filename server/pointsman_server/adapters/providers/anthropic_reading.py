@@ -224,7 +224,7 @@ class _Text:
     def __init__(self, key: int, raw: Mapping[str, Any], start: int) -> None:
         self._key = key
         self._text = as_text(raw.get("text"))
-        self._citations = as_list(raw.get("citations"))
+        self._citations = [*as_list(raw.get("citations"))]
         self._start = start
         self.length = len(self._text)
 
@@ -239,12 +239,12 @@ class _Text:
                 self.length += len(text)
                 return (TextDelta(self._key, text),)
         elif kind == "citations_delta":
-            self._citations = [*self._citations, delta.get("citation")]
+            self._citations.append(delta.get("citation"))
         return ()
 
     def end(self) -> Sequence[ReplyEvent]:
         end = self._start + self.length
-        return [CitationFound(_citation(as_object(raw), self._start, end)) for raw in self._citations]
+        return [CitationFound(_citation(raw, self._start, end)) for raw in self._citations if isinstance(raw, dict)]
 
 
 class _Thinking:

@@ -150,9 +150,9 @@ def _with_source(found: Citation, source: _Json) -> Citation:
 
 
 def _closing_events(end: _Json, *, has_tool_calls: bool) -> _Events:
-    raw = as_text(end.get("finish_reason"))
-    if not raw and end.get("error"):
+    if end.get("error"):
         raise failure_in_answer(_error_words(end))
+    raw = as_text(end.get("finish_reason"))
     reason = _FINISH_REASONS.get(raw, FinishReason.UNKNOWN)
     if reason is FinishReason.STOP and has_tool_calls:
         reason = FinishReason.TOOL_CALLS

@@ -6,7 +6,7 @@ that goes and who we are there (URL, authorisation, version headers). The wire c
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -103,9 +103,10 @@ class DialectAdapter:
     async def _read_failure(self, response: WireResponse) -> ProviderFault:
         if 300 <= response.status < 400:
             return ProviderFault(
-                FaultKind.MALFORMED_REPLY, "the provider answered with a redirect, which is never followed",
+                FaultKind.MALFORMED_REPLY,
+                "the provider answered with a redirect, which is never followed",
                 status=response.status,
-            )  # fmt: skip
+            )
         try:
             body = await response.whole()
         except ProviderFault:
@@ -142,16 +143,43 @@ async def _read_stream(
     opening: bytes, chunks: AsyncIterator[bytes], reader: StreamReader
 ) -> AsyncGenerator[Sequence[ReplyEvent], None]:
     sse = SseReader()
-    yield _read_events(reader, sse.feed(opening))
-    async for chunk in chunks:
-        yield _read_events(reader, sse.feed(chunk))
-    yield [*_read_events(reader, sse.flush()), *reader.end()]
+    cut: ProviderFault | None = None
+    chunk: bytes | None = opening
+    while chunk is not None:
+        for batch in _read_events(reader, sse.feed(chunk)):
+            yield batch
+        try:
+            chunk = await anext(chunks, None)
+        except ProviderFault as fault:
+            cut, chunk = fault, None
+    for batch in _read_last_events(reader, sse, cut):
+        yield batch
 
 
-def _read_events(reader: StreamReader, events: Sequence[SseEvent]) -> Sequence[ReplyEvent]:
+def _read_last_events(
+    reader: StreamReader, sse: SseReader, cut: ProviderFault | None
+) -> Iterator[Sequence[ReplyEvent]]:
+    # A connection lost after the end marker takes nothing from the answer.
+    try:
+        yield from _read_events(reader, sse.flush())
+        yield reader.end()
+    except ProviderFault:
+        if cut is None:
+            raise
+        raise cut from None
+
+
+def _read_events(reader: StreamReader, events: Sequence[SseEvent]) -> Iterator[Sequence[ReplyEvent]]:
+    """One batch for all events of a network read. What came before a fault is handed out before the fault is raised,
+    so that the outcome does not depend on how the network cut the stream."""
     if len(events) == 1:
-        return reader.feed(events[0])
+        yield reader.feed(events[0])
+        return
     batch: list[ReplyEvent] = []
-    for event in events:
-        batch.extend(reader.feed(event))
-    return batch
+    try:
+        for event in events:
+            batch.extend(reader.feed(event))
+    except ProviderFault:
+        yield batch
+        raise
+    yield batch

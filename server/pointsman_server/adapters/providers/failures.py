@@ -36,27 +36,51 @@ _MARKS: tuple[tuple[FaultKind, tuple[str, ...]], ...] = (
     (
         FaultKind.QUOTA,
         (
-            "insufficient_quota", "insufficient quota", "billing_", "credit balance", "spend limit", "spending limit",
-            "spend_limit", "out of credits", "monthly limit", "calls / month",
+            "insufficient_quota",
+            "insufficient quota",
+            "billing_",
+            "credit balance",
+            "spend limit",
+            "spending limit",
+            "spend_limit",
+            "out of credits",
+            "monthly limit",
+            "calls / month",
         ),
     ),
     (
         FaultKind.CONTEXT_WINDOW,
         (
-            "context_length_exceeded", "context length", "context window", "prompt is too long", "too_many_tokens",
-            "too many tokens", "maximum context", "input token count", "exceeds the maximum number of tokens",
-            "input is too long", "string_above_max_length", "context limit",
+            "context_length_exceeded",
+            "context length",
+            "context window",
+            "prompt is too long",
+            "too_many_tokens",
+            "too many tokens",
+            "maximum context",
+            "input token count",
+            "exceeds the maximum number of tokens",
+            "input is too long",
+            "string_above_max_length",
+            "context limit",
+            "too_many_prompt_tokens",
+            "context size",
+            "maximum prompt length",
         ),
     ),
     (
         FaultKind.AUTH,
         (
-            "api_key_invalid", "api key not valid", "invalid_api_key", "api key expired", "incorrect api key",
+            "api_key_invalid",
+            "api key not valid",
+            "invalid_api_key",
+            "api key expired",
+            "incorrect api key",
             "organization_on_hold",
         ),
     ),
     (FaultKind.MODEL_MISSING, ("model_not_found", "model not found", "does not exist or you do not have access")),
-)  # fmt: skip
+)
 
 _BY_TYPE: tuple[tuple[str, FaultKind], ...] = (
     ("rate_limit", FaultKind.RATE_LIMITED),

@@ -10,6 +10,7 @@ from pointsman_server.domain.reply import Citation
 
 _Span = tuple[int, int]
 _UNKNOWN: _Span = (-1, -1)
+_NOTHING = Citation()
 
 
 class _Answer:
@@ -64,10 +65,10 @@ def _read_grounding(grounding: Mapping[str, Any], answer: _Answer) -> Iterator[C
         support = as_object(entry)
         span = answer.locate(as_object(support.get("segment")))
         for index in as_list(support.get("groundingChunkIndices")):
-            if isinstance(index, int) and 0 <= index < len(sources):
+            if isinstance(index, int) and 0 <= index < len(sources) and sources[index] != _NOTHING:
                 used.add(index)
                 yield _cite(sources[index], span)
-    yield from (source for index, source in enumerate(sources) if index not in used)
+    yield from (source for index, source in enumerate(sources) if index not in used and source != _NOTHING)
 
 
 def _source(chunk: Mapping[str, Any]) -> Citation:

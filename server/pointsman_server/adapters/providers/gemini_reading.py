@@ -201,8 +201,8 @@ def read_usage(said: Mapping[str, Any]) -> Usage | None:
     counts = CountReader()
     thought_tokens = counts.read(thought) if thought else 0
     return Usage(
-        _sum(counts.read(prompt), counts.read(searched) if searched else 0),
-        counts.read_or_zero(said.get("cachedContentTokenCount")),
+        input_tokens=_sum(counts.read(prompt), counts.read(searched) if searched else 0),
+        cached_input_tokens=counts.read_or_zero(said.get("cachedContentTokenCount")),
         output_tokens=_sum(counts.read(answer) if answer else 0, thought_tokens),
         reasoning_tokens=thought_tokens or 0,
         implausible=counts.implausible,

@@ -16,6 +16,7 @@ from pointsman_server.adapters.providers.json_reading import CountReader, as_lis
 from pointsman_server.adapters.providers.openai_chat_pieces import ReasoningDetails, ToolCalls, details_text
 from pointsman_server.adapters.providers.openai_chat_request import REASONING_DETAILS, shape_body
 from pointsman_server.adapters.providers.openai_errors import fault_in_answer, read_error_body
+from pointsman_server.adapters.providers.openai_reading import text_range
 from pointsman_server.adapters.providers.sse import SseEvent
 from pointsman_server.domain.catalog import Dialect
 from pointsman_server.domain.faults import FaultKind, ProviderFault
@@ -45,6 +46,9 @@ _DETAILS = "details"
 _DONE = b"[DONE]"
 _PERPLEXITY_DONE = "chat.completion.done"
 _LEGACY_INDEX = -1
+
+_CACHED_COUNT_NAMES = ("prompt_cache_hit_tokens", "num_cached_tokens", "cached_tokens")
+"""Where DeepSeek, Mistral and Together say how much of the input was cached."""
 
 _FINISH_REASONS: Mapping[str, FinishReason] = {
     "stop": FinishReason.STOP,
@@ -190,7 +194,7 @@ class _Answer:
         usage = envelope.get("usage") or as_object(envelope.get("x_groq")).get("usage")
         if usage:
             self._usage = usage
-        if "citations" in envelope or "search_results" in envelope:
+        if envelope.get("citations") or envelope.get("search_results"):
             self._envelope = envelope
 
     def _read_names(self, response_id: str, model: str, events: list[ReplyEvent]) -> None:
@@ -204,20 +208,16 @@ class _Answer:
     def read_piece(self, delta: _Json, events: list[ReplyEvent]) -> None:
         """Takes in a delta."""
         self._read_text(delta, events)
-        for piece in delta.get("tool_calls") or ():
-            self._add(self._calls.read_piece(as_object(piece)), events)
+        for piece in as_list(delta.get("tool_calls")):
+            _add(self._calls.read_piece(as_object(piece)), events)
         self._read_rarities(delta, events)
 
     def read_whole(self, message: _Json, events: list[ReplyEvent]) -> None:
         """Takes in a whole message."""
         self._read_text(message, events)
-        for call in message.get("tool_calls") or ():
-            self._add(self._calls.read_whole(as_object(call)), events)
+        for call in as_list(message.get("tool_calls")):
+            _add(self._calls.read_whole(as_object(call)), events)
         self._read_rarities(message, events)
-
-    def _add(self, event: ReplyEvent | None, events: list[ReplyEvent]) -> None:
-        if event is not None:
-            events.append(event)
 
     def _read_text(self, said: _Json, events: list[ReplyEvent]) -> None:
         reasoning = said.get("reasoning_content") or said.get("reasoning")
@@ -244,24 +244,19 @@ class _Answer:
         for block in map(as_object, blocks):
             kind = as_text(block.get("type"))
             if kind == "text":
-                self._add_text(TextDelta(_TEXT, as_text(block.get("text"))), events)
+                _add_text(TextDelta(_TEXT, as_text(block.get("text"))), events)
             elif kind == "thinking":
-                self._add_text(ReasoningDelta(_REASONING, _thinking_text(block.get("thinking"))), events)
+                _add_text(ReasoningDelta(_REASONING, _thinking_text(block.get("thinking"))), events)
             elif kind:
                 self._blocks += 1
                 json = orjson.dumps(block, option=orjson.OPT_SORT_KEYS).decode()
                 events.append(OpaqueDelta(f"block{self._blocks}", _DIALECT, kind, json))
 
-    def _add_text(self, delta: TextDelta | ReasoningDelta, events: list[ReplyEvent]) -> None:
-        if delta.text:
-            events.append(delta)
-
     def _read_rarities(self, said: _Json, events: list[ReplyEvent]) -> None:
         legacy = said.get("function_call")
         if legacy:
-            piece = {"index": _LEGACY_INDEX, "function": legacy}
-            self._add(self._calls.read_piece(piece), events)
-        for annotation in said.get("annotations") or ():
+            _add(self._calls.read_piece({"index": _LEGACY_INDEX, "function": legacy}), events)
+        for annotation in as_list(said.get("annotations")):
             citation = _read_annotation(as_object(annotation))
             if citation is not None and citation not in self._citations:
                 self._citations.add(citation)
@@ -295,6 +290,16 @@ class _Answer:
         return reason
 
 
+def _add(event: ReplyEvent | None, events: list[ReplyEvent]) -> None:
+    if event is not None:
+        events.append(event)
+
+
+def _add_text(delta: TextDelta | ReasoningDelta, events: list[ReplyEvent]) -> None:
+    if delta.text:
+        events.append(delta)
+
+
 def _tells_of_error(body: _Json) -> bool:
     return bool(body.get("error")) or body.get("object") == "error" or ("detail" in body and "choices" not in body)
 
@@ -316,15 +321,8 @@ def _read_annotation(annotation: _Json) -> Citation | None:
     if annotation.get("type") != "url_citation":
         return None
     source = as_object(annotation.get("url_citation")) or annotation
-    start, end = source.get("start_index"), source.get("end_index")
-    # An empty range is how some say that they do not know the place.
-    known = isinstance(start, int) and isinstance(end, int) and 0 <= start < end
-    return Citation(
-        url=as_text(source.get("url")),
-        title=as_text(source.get("title")),
-        start_index=start if known else -1,
-        end_index=end if known else -1,
-    )
+    start, end = text_range(source)
+    return Citation(as_text(source.get("url")), as_text(source.get("title")), start_index=start, end_index=end)
 
 
 def _read_sources(envelope: _Json) -> list[Citation]:
@@ -341,7 +339,7 @@ def _read_usage(usage: _Json) -> Usage:
     input_tokens = counts.read(usage.get("prompt_tokens"))
     output_tokens = counts.read(usage.get("completion_tokens"))
     reasoning = counts.read_or_zero(outputs.get("reasoning_tokens", usage.get("reasoning_tokens")))
-    total = counts.read(usage.get("total_tokens"))
+    total = CountReader().read(usage.get("total_tokens"))
     if input_tokens is not None and output_tokens is not None and total == input_tokens + output_tokens + reasoning:
         # xAI counts reasoning beside the completion; everywhere else it is inside, and this adds up for 0 alone.
         output_tokens += reasoning
@@ -356,5 +354,5 @@ def _read_usage(usage: _Json) -> Usage:
 
 
 def _cached_count(usage: _Json, details: _Json) -> object:
-    counts = (details.get("cached_tokens"), *map(usage.get, ("prompt_cache_hit_tokens", "num_cached_tokens", "cached_tokens")))
+    counts = (details.get("cached_tokens"), *map(usage.get, _CACHED_COUNT_NAMES))
     return next((count for count in counts if count is not None), None)

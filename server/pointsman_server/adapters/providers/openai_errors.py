@@ -18,6 +18,9 @@ from pointsman_server.domain.faults import ProviderFault
 
 _LONGEST_PLAIN_ERROR_BYTES = 4_096
 
+_BAD_INPUT_CODES = ("invalid_", "image_", "unsupported_", "empty_")
+"""How the codes begin that blame the request although the response began with status 200."""
+
 _STATUS_NAMES = ("status_code", "http_code", "code", "status")
 
 
@@ -35,7 +38,10 @@ def read_error_body(status: int, headers: Mapping[str, str], body: bytes) -> Pro
 
 def fault_in_answer(body: Mapping[str, Any]) -> ProviderFault:
     """The fault that a body or an event means which came with status 200 but tells of an error."""
-    return failure_in_answer(_error_words(body), _status(as_object(body.get("error"))) or _status(body))
+    words = _error_words(body)
+    status = _status(as_object(body.get("error"))) or _status(body)
+    blames_request = not status and words.code.startswith(_BAD_INPUT_CODES)
+    return failure_in_answer(words, 400 if blames_request else status)
 
 
 def _error_words(body: Mapping[str, Any]) -> ErrorWords:

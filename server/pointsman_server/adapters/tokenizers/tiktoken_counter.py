@@ -6,7 +6,8 @@ import base64
 import gzip
 from collections.abc import Iterator
 from functools import cached_property
-from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
 
 import tiktoken
 
@@ -46,12 +47,19 @@ class TiktokenCounter:
 
 def vocabulary_is_present() -> bool:
     """Whether the vocabulary is on this machine."""
-    return (files("bpe_openai") / "data" / f"{ENCODING}.tiktoken.gz").is_file()
+    return _vocabulary_file().is_file()
+
+
+def _vocabulary_file() -> Path:
+    # Found without importing the package, which would load a large library that is not needed here.
+    spec = find_spec("bpe_openai")
+    if spec is None or not spec.submodule_search_locations:
+        raise FileNotFoundError("the package bpe-openai, which carries the vocabulary, is not installed")
+    return Path(spec.submodule_search_locations[0]) / "data" / f"{ENCODING}.tiktoken.gz"
 
 
 def _load_ranks() -> dict[bytes, int]:
-    packed = (files("bpe_openai") / "data" / f"{ENCODING}.tiktoken.gz").read_bytes()
-    lines = (line.split() for line in gzip.decompress(packed).splitlines() if line)
+    lines = (line.split() for line in gzip.decompress(_vocabulary_file().read_bytes()).splitlines() if line)
     return {base64.b64decode(token): int(rank) for token, rank in lines}
 
 
@@ -67,6 +75,10 @@ def _pieces(text: str) -> Iterator[str]:
 def _last_break(text: str, start: int, end: int) -> int:
     # Before a space that follows a letter: the vocabulary's words carry their leading space, so the cut is exact there.
     for position in range(end - 1, start + PIECE_CHARS // 2, -1):
-        if text[position] == " " and not text[position - 1].isspace() and not text[position + 1 : position + 2].isspace():
+        if (
+            text[position] == " "
+            and not text[position - 1].isspace()
+            and not text[position + 1 : position + 2].isspace()
+        ):
             return position
     return end

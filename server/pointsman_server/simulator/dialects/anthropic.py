@@ -72,8 +72,7 @@ class AnthropicMessages:
         writer = _StreamWriter()
         message = {**_message(answer, envelope), "content": [], "stop_reason": None, "stop_sequence": None}
         if not answer.counts.missing:
-            # The first count is a guess of the provider; only the one at the end is true.
-            message["usage"] = {**_usage(answer), "output_tokens": 1}
+            message["usage"] = _opening_usage(answer)
         writer.add("message_start", {"message": message})
         _stream_blocks(writer, answer)
         closing: dict[str, Any] = {"delta": _ending(answer)}
@@ -130,9 +129,7 @@ class _StreamWriter:
     def add(self, kind: str, fields: Mapping[str, Any], tokens: int = 0) -> None:
         data = orjson.dumps({"type": kind, **fields})
         padding = b" " * (len(self.frames) * 7 % _PADDING_CYCLE)
-        self.frames.append(
-            Frame(b"event: " + kind.encode() + b"\ndata: " + data[:-1] + padding + b"}\n\n", tokens)
-        )
+        self.frames.append(Frame(b"event: " + kind.encode() + b"\ndata: " + data[:-1] + padding + b"}\n\n", tokens))
 
     def add_delta(self, index: int, delta: Mapping[str, Any], tokens: int = 1) -> None:
         self.add("content_block_delta", {"index": index, "delta": delta}, tokens)
@@ -171,6 +168,13 @@ def _usage(answer: Answer) -> dict[str, Any]:
         "service_tier": "standard",
         "inference_geo": "not_available",
     }
+
+
+def _opening_usage(answer: Answer) -> dict[str, Any]:
+    usage = _usage(answer)
+    del usage["output_tokens_details"]
+    # The first count is a guess of the provider; only the one at the end is true.
+    return {**usage, "output_tokens": 1}
 
 
 def _whole_content(answer: Answer) -> list[dict[str, Any]] | None:

@@ -138,9 +138,7 @@ class _StreamWriter:
         data = sse({**(first or {}), "type": kind, **fields}, kind)
         self.frames.append(Frame(escape_markup(data, _ESCAPED), tokens))
 
-    def add_message(
-        self, kind: str, message: Mapping[str, Any], tokens: int = 0, index: int | None = None
-    ) -> None:
+    def add_message(self, kind: str, message: Mapping[str, Any], tokens: int = 0, index: int | None = None) -> None:
         place = {} if index is None else {"index": index}
         self.add(kind, {**place, "delta": {"message": message}}, tokens)
 
@@ -187,15 +185,13 @@ def _finish_reason(answer: Answer) -> str:
 
 def _message(answer: Answer) -> dict[str, Any]:
     message: dict[str, Any] = {"role": "assistant"}
-    content: list[dict[str, str]] | None = []
+    content: list[dict[str, str]] = []
     if answer.shows_reasoning:
         content.append({"type": "thinking", "thinking": answer.reasoning})
     if answer.text or answer.refusal or answer.hollow is Hollow.EMPTY_TEXT:
         content.append({"type": "text", "text": answer.text or answer.refusal})
-    if answer.hollow is Hollow.NULL_CONTENT:
-        content = None
     if content or not answer.tool_calls:
-        message["content"] = content
+        message["content"] = None if answer.hollow is Hollow.NULL_CONTENT else content
     if answer.tool_calls:
         message["tool_plan"] = _tool_plan(answer)
         message["tool_calls"] = [_tool_call(call, call.arguments_json) for call in answer.tool_calls]

@@ -111,7 +111,8 @@ def _read_form(body: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, bool]
     form = body.get("response_format")
     if form is None:
         return None, False
-    kind = need_one_of(need_object(form, "response_format").get("type"), ("text", "json_object"), "response_format.type")
+    kinds = ("text", "json_object")
+    kind = need_one_of(need_object(form, "response_format").get("type"), kinds, "response_format.type")
     schema = form.get("json_schema") or form.get("schema")
     if schema is None:
         return None, kind == "json_object"

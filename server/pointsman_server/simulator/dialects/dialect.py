@@ -117,5 +117,3 @@ def escape_markup(body: bytes, characters: str) -> bytes:
     for character in characters:
         body = body.replace(character.encode(), b"\\u%04x" % ord(character))
     return body
-
-

@@ -157,7 +157,12 @@ class _StreamWriter:
         self.frames: list[Frame] = []
 
     def add_candidate(
-        self, parts: list[dict[str, Any]], tokens: int, *, thought: bool = False, ending: Mapping[str, Any] | None = None
+        self,
+        parts: list[dict[str, Any]],
+        tokens: int,
+        *,
+        thought: bool = False,
+        ending: Mapping[str, Any] | None = None,
     ) -> None:
         if thought:
             self._thought_tokens += tokens
@@ -264,9 +269,9 @@ def _grounding(answer: Answer) -> dict[str, Any]:
         # Segments are counted in UTF-8 bytes; a start of 0 is left out.
         start = len(answer.text[: citation.start_index].encode())
         end = len(answer.text[: citation.end_index].encode())
-        segment = {"startIndex": start} if start else {}
-        segment["endIndex"] = end
-        supports.append({"segment": {**segment, "text": citation.quoted_text}, "groundingChunkIndices": [index]})
+        place = {"startIndex": start, "endIndex": end} if start else {"endIndex": end}
+        segment: dict[str, Any] = {**place, "text": citation.quoted_text}
+        supports.append({"segment": segment, "groundingChunkIndices": [index]})
     return {"groundingChunks": chunks, "groundingSupports": supports, "webSearchQueries": ["simulated search"]}
 
 

@@ -42,7 +42,7 @@ _ERRORS: dict[Failure, tuple[str, str | None, str | None, str]] = {
     ),
     Failure.UNAVAILABLE: ("server_error", None, None, "The service is temporarily unavailable."),
     Failure.TIMEOUT: ("server_error", None, None, "The request timed out."),
-    Failure.OVERLOADED: ("server_error", None, "overloaded", "The engine is currently overloaded, please try again later"),
+    Failure.OVERLOADED: ("server_error", None, "overloaded", "The engine is currently overloaded."),
 }  # fmt: skip
 _REQUESTS_PER_MINUTE = "500"
 

@@ -595,6 +595,20 @@ class TestStream:
             TextPart("Yes."),
         )
 
+    def test_thinking_and_text_under_one_index_are_two_parts(self) -> None:
+        pieces = [delta("content-delta", 0, content={"thinking": "Hm."}), *HELLO[2:4]]
+        assert read_stream(sse(START, *pieces, message_end())).parts == (ReasoningPart("Hm."), TextPart("Hello"))
+
+    def test_unknown_block_is_gathered_from_its_pieces(self) -> None:
+        pieces = [
+            delta("content-start", 0, content={"type": "chart", "points": ""}),
+            delta("content-delta", 0, content={"type": "chart", "points": "1,"}),
+            delta("content-delta", 0, content={"points": "2", "scale": 3}),
+        ]
+        kept = OpaquePart("cohere_chat", "chart", '{"type":"chart","points":"1,2","scale":3}')
+        for rest in ([{"type": "content-end", "index": 0}, message_end()], [message_end()]):
+            assert read_stream(sse(START, *pieces, *rest)).parts == (kept,)
+
     def test_events_after_the_end_are_ignored(self) -> None:
         late = delta("content-delta", 0, content={"text": "late"})
         assert read_stream(sse(*HELLO, late, message_end(finish_reason="ERROR"))) == read(whole())
@@ -636,6 +650,10 @@ class TestStream:
             ({"type": "error", "error": {"type": "overloaded_error"}}, FaultKind.OVERLOADED),
             ({"error": "internal"}, FaultKind.UNAVAILABLE),
             ({"type": "message-end", "delta": {"error": "internal"}}, FaultKind.UNAVAILABLE),
+            (
+                {"type": "message-end", "delta": {"error": "internal", "finish_reason": "ERROR"}},
+                FaultKind.UNAVAILABLE,
+            ),
         ],
     )
     def test_error_inside_the_stream(self, payload: dict[str, Any], kind: FaultKind) -> None:

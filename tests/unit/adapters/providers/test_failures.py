@@ -8,7 +8,6 @@ from email.utils import formatdate
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from pointsman_server.adapters.providers.failures import (
     MAX_RETRY_AFTER_SECONDS,
     ErrorWords,
@@ -82,13 +81,13 @@ def test_status_alone(status: int, kind: FaultKind) -> None:
     assert fault.detail
 
 
-@pytest.mark.parametrize("status", range(100, 700))
-def test_every_status_means_something(status: int) -> None:
-    kind = failure_from_status(status, ErrorWords("a", "b", "c"), {}).kind
-    if 500 <= status < 600:
-        assert kind in (FaultKind.UNAVAILABLE, FaultKind.OVERLOADED)
-    elif not 400 <= status < 500:
-        assert kind is FaultKind.UNKNOWN
+def test_every_status_means_something() -> None:
+    for status in range(100, 700):
+        kind = failure_from_status(status, ErrorWords("a", "b", "c"), {}).kind
+        if 500 <= status < 600:
+            assert kind in (FaultKind.UNAVAILABLE, FaultKind.OVERLOADED), status
+        else:
+            assert (kind is FaultKind.UNKNOWN) == (not 400 <= status < 500), status
 
 
 @pytest.mark.parametrize("words", QUOTA_WORDS)
@@ -106,11 +105,17 @@ def test_too_long_for_the_model(status: int, words: ErrorWords) -> None:
 @pytest.mark.parametrize(
     ("words", "kind"),
     [
-        (ErrorWords(type="INVALID_ARGUMENT", message="API key not valid. Please pass a valid API key."), FaultKind.AUTH),
+        (
+            ErrorWords(type="INVALID_ARGUMENT", message="API key not valid. Please pass a valid API key."),
+            FaultKind.AUTH,
+        ),
         (ErrorWords(code="API_KEY_INVALID"), FaultKind.AUTH),
         (ErrorWords(message="API key expired. Please renew the API key."), FaultKind.AUTH),
         (ErrorWords(message="Incorrect API key provided"), FaultKind.AUTH),
-        (ErrorWords(code="model_not_found", message="The requested model 'x' does not exist."), FaultKind.MODEL_MISSING),
+        (
+            ErrorWords(code="model_not_found", message="The requested model 'x' does not exist."),
+            FaultKind.MODEL_MISSING,
+        ),
         (ErrorWords(message="Model not found"), FaultKind.MODEL_MISSING),
         (ErrorWords(type="rate_limit_error"), FaultKind.INVALID_REQUEST),
         (ErrorWords(message="temperature must be at most 2"), FaultKind.INVALID_REQUEST),

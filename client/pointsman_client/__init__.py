@@ -1,0 +1,93 @@
+"""The client of pointsman, the smart router between services and the LLMs they call.
+
+from pointsman_client import Client
+
+print(Client("localhost:50051").complete("What is the capital of France?").text)
+"""
+
+from pointsman_client._answers import Answer, Decision
+from pointsman_client._options import CallOptions, ClientOptions, CompletionOptions, Prompt, StreamOptions
+from pointsman_client._retrying import RetryPolicy
+from pointsman_client._streaming import StreamEvent
+from pointsman_client.async_client import AsyncAnswerStream, AsyncClient
+from pointsman_client.client import AnswerStream, Client
+from pointsman_client.errors import (
+    BudgetExceeded,
+    Cancelled,
+    ContractViolation,
+    DeadlineExceeded,
+    DeploymentNotFound,
+    FieldViolation,
+    InternalError,
+    InvalidRequest,
+    NoEligibleDeployment,
+    PermissionDenied,
+    PointsmanError,
+    PreconditionViolation,
+    QuotaViolation,
+    RateLimited,
+    RequestIdReused,
+    StreamInterrupted,
+    Unauthenticated,
+    Unavailable,
+    error_from_rpc,
+)
+from pointsman_client.messages import (
+    assistant,
+    call_tool,
+    document,
+    function_tool,
+    image_from_bytes,
+    image_from_path,
+    system,
+    template,
+    tool_call,
+    tool_result,
+    user,
+)
+
+__all__ = [
+    "Answer",
+    "AnswerStream",
+    "AsyncAnswerStream",
+    "AsyncClient",
+    "BudgetExceeded",
+    "CallOptions",
+    "Cancelled",
+    "Client",
+    "ClientOptions",
+    "CompletionOptions",
+    "ContractViolation",
+    "DeadlineExceeded",
+    "Decision",
+    "DeploymentNotFound",
+    "FieldViolation",
+    "InternalError",
+    "InvalidRequest",
+    "NoEligibleDeployment",
+    "PermissionDenied",
+    "PointsmanError",
+    "PreconditionViolation",
+    "Prompt",
+    "QuotaViolation",
+    "RateLimited",
+    "RequestIdReused",
+    "RetryPolicy",
+    "StreamEvent",
+    "StreamInterrupted",
+    "StreamOptions",
+    "Unauthenticated",
+    "Unavailable",
+    "assistant",
+    "call_tool",
+    "document",
+    "error_from_rpc",
+    "function_tool",
+    "image_from_bytes",
+    "image_from_path",
+    "system",
+    "template",
+    "tool_call",
+    "tool_result",
+    "user",
+]

@@ -1,0 +1,110 @@
+"""What `route` and `complete` can be asked: their common arguments and options."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import click
+
+from pointsman.v1.completion_pb2 import Capability, DataClass, Message, Part, Tier
+from pointsman_client import CompletionOptions, image_from_path, user
+from pointsman_server.cli.configuration import GRPC_ADDRESS_VARIABLE, ConfigurationError
+
+DEFAULT_SERVER = "127.0.0.1:50051"
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """A question for the server at this address."""
+
+    server: str
+    messages: Sequence[Message]
+    options: CompletionOptions
+
+
+def ask_options(command: Command) -> Command:
+    """Gives a command the argument PROMPT and all options of a question; `read_ask` reads what they collect."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def read_ask(asked: dict[str, Any]) -> Ask:
+    """The question that the collected options make; raises `ConfigurationError` for what is unreadable."""
+    with wrong_usage():
+        parts = [image_from_path(file) for file in asked["image"]]
+        message = user(*_prompt_parts(asked["prompt"]), *parts)
+    given = {name: asked[option] for option, name in _FIELDS.items() if asked[option] not in (None, ())}
+    if asked["label"]:
+        given["labels"] = dict(asked["label"])
+    return Ask(asked["server"], [message], cast("CompletionOptions", given))
+
+
+@contextmanager
+def wrong_usage() -> Iterator[None]:
+    """Turns what the client says of options that cannot be sent into a `ConfigurationError`."""
+    try:
+        yield
+    except UnicodeError as error:
+        raise ConfigurationError("the prompt is not UTF-8 text") from error
+    except (TypeError, ValueError, OSError) as error:
+        raise ConfigurationError(str(error)) from error
+
+
+def _prompt_parts(prompt: str) -> Sequence[str | Part]:
+    if prompt != "-":
+        return [prompt]
+    return [click.get_binary_stream("stdin").read().decode().rstrip("\n")]
+
+
+def _names(enum: Any, prefix: str) -> click.Choice[str]:
+    return click.Choice([name.removeprefix(prefix).lower() for name in enum.keys()[1:]])
+
+
+def _label(ctx: click.Context, param: click.Parameter, value: Sequence[str]) -> list[tuple[str, str]]:
+    pairs = [item.partition("=") for item in value]
+    if not all(equals for _, equals, _ in pairs):
+        raise click.BadParameter("write it as key=value", ctx, param)
+    return [(key, text) for key, _, text in pairs]
+
+
+_OPTIONS: Sequence[Callable[[Any], Any]] = (
+    click.argument("prompt", metavar="PROMPT|-"),
+    click.option(
+        "--server", metavar="ADDRESS", default=DEFAULT_SERVER, envvar=GRPC_ADDRESS_VARIABLE,
+        show_default=True, show_envvar=True, help="The server to ask.",
+    ),
+    click.option("--system", metavar="TEXT", help="Instructions put before the prompt."),
+    click.option("--image", metavar="FILE", multiple=True, help="An image that belongs to the prompt; repeatable."),
+    click.option("--tier", type=_names(Tier, "TIER_"), help="The model strength wanted."),
+    click.option("--deployment", metavar="NAME", help="Pin a deployment by id or alias."),
+    click.option("--quality-bias", type=float, metavar="0…1", help="0: the cheapest acceptable model, 1: the best."),
+    click.option("--max-cost-micro-usd", type=int, metavar="N", help="Most the call may cost, in millionths of a $."),
+    click.option("--data-class", type=_names(DataClass, "DATA_CLASS_"), help="How sensitive the data is."),
+    click.option(
+        "--require", type=_names(Capability, "CAPABILITY_"), multiple=True, help="A capability needed; repeatable."
+    ),
+    click.option("--allow", metavar="NAME", multiple=True, help="Only deployments allowed so; repeatable."),
+    click.option("--deny", metavar="NAME", multiple=True, help="A deployment not to use; repeatable."),
+    click.option("--label", metavar="KEY=VALUE", multiple=True, callback=_label, help="A label; repeatable."),
+)  # fmt: skip
+
+_FIELDS = {
+    "system": "system",
+    "tier": "tier",
+    "deployment": "deployment",
+    "quality_bias": "quality_bias",
+    "max_cost_micro_usd": "max_cost_micro_usd",
+    "data_class": "data_class",
+    "require": "required_capabilities",
+    "allow": "allowed_deployments",
+    "deny": "denied_deployments",
+}
+"""The client's option for each of ours."""

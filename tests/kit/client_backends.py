@@ -1,0 +1,461 @@
+"""What the client's suite runs against: servers that play scenes, and the client in its two forms.
+
+A scene says how one call goes, in the contract's own words, so that a server, the client's in-memory double, or any
+other backend can play it. Add a backend by putting it into `BACKENDS`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import grpc
+import grpc.aio
+from google.protobuf.any_pb2 import Any as PackedDetail
+from google.protobuf.message import Message as ProtoMessage
+from google.rpc import error_details_pb2, status_pb2
+from grpc_status import rpc_status
+from pointsman.v1 import answer_pb2, router_service_pb2, router_service_pb2_grpc
+from pointsman_client import Answer, AsyncClient, Client, Decision, PointsmanError, StreamEvent
+from pointsman_client.testing import InMemoryRouter
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The call is answered so; a stream brings these events."""
+
+    response: answer_pb2.CompleteResponse
+    events: Sequence[StreamEvent] = ()
+
+
+@dataclass(frozen=True)
+class Decides:
+    """`Route` is answered so."""
+
+    response: router_service_pb2.RouteResponse
+
+
+@dataclass(frozen=True)
+class Fails:
+    """The call fails with this error; a stream brings the events first."""
+
+    error: PointsmanError
+    events: Sequence[StreamEvent] = ()
+    rpc: str = "Complete"
+
+
+@dataclass(frozen=True)
+class Ends:
+    """A stream brings these events and ends without an error."""
+
+    events: Sequence[StreamEvent]
+
+
+Scene = Answers | Decides | Fails | Ends
+
+
+@dataclass
+class Received:
+    """A call as the backend saw it; `given_up` is set when its caller went away before the end."""
+
+    rpc: str
+    request: Any
+    metadata: dict[str, str | bytes]
+    seconds: float | None
+    given_up: Callable[[], bool]
+
+
+class Backend(Protocol):
+    """A server to test against."""
+
+    def play(self, *scenes: Scene) -> None:
+        """The next calls go so, one scene each."""
+
+    @property
+    def received(self) -> list[Received]:
+        """The calls that came, in order."""
+
+    def client(self, **options: Any) -> Client:
+        """A sync client of this server."""
+
+    def async_client(self, **options: Any) -> AsyncClient:
+        """An async client of this server."""
+
+
+class DoubleBackend:
+    """The client's own in-memory double."""
+
+    def __init__(self) -> None:
+        self.router = InMemoryRouter()
+
+    def play(self, *scenes: Scene) -> None:
+        for scene in scenes:
+            match scene:
+                case Answers(response, ()):
+                    self.router.answer(response)
+                case Answers(_, events) | Ends(events):
+                    self.router.stream(*events)
+                case Decides(response):
+                    self.router.route_to(response)
+                case Fails(error, (), rpc):
+                    self.router.fail(error, on=rpc)
+                case Fails(error, events):
+                    self.router.stream(*events, error=error)
+
+    @property
+    def received(self) -> list[Received]:
+        return [
+            Received(
+                call.rpc, call.request, dict(call.metadata), call.timeout_seconds, lambda call=call: call.cancelled
+            )
+            for call in self.router.calls
+        ]
+
+    def client(self, **options: Any) -> Client:
+        return self.router.client(**options)
+
+    def async_client(self, **options: Any) -> AsyncClient:
+        return self.router.async_client(**options)
+
+
+class ScriptedRouter(router_service_pb2_grpc.RouterServiceServicer):
+    """A servicer that plays scenes and speaks the contract with the library's own means."""
+
+    def __init__(self) -> None:
+        self.scenes: deque[Scene] = deque()
+        self.received: list[Received] = []
+
+    async def Route(self, request: Any, context: Any) -> Any:
+        return await self._unary("Route", request, context)
+
+    async def Complete(self, request: Any, context: Any) -> Any:
+        return await self._unary("Complete", request, context)
+
+    async def StreamComplete(self, request: Any, context: Any) -> None:
+        ended: list[bool] = []
+        self._record("StreamComplete", request, context, lambda: ended == [False])
+        scene = self.scenes.popleft()
+        try:
+            for event in _events(scene):
+                await context.write(_as_response(event))
+            if isinstance(scene, Fails):
+                await _abort(context, scene.error)
+            ended.append(True)
+        finally:
+            ended.append(bool(ended))
+
+    async def _unary(self, rpc: str, request: Any, context: Any) -> Any:
+        self._record(rpc, request, context, lambda: False)
+        scene = self.scenes.popleft()
+        match scene:
+            case Fails(error):
+                await _abort(context, error)
+            case Answers(response) | Decides(response):
+                return response
+            case _:
+                raise TypeError(f"{rpc} cannot play {scene}")
+
+    def _record(self, rpc: str, request: Any, context: Any, given_up: Callable[[], bool]) -> None:
+        metadata = dict(context.invocation_metadata())
+        self.received.append(Received(rpc, request, metadata, context.time_remaining(), given_up))
+
+
+@dataclass
+class GrpcBackend:
+    """A real server on 127.0.0.1."""
+
+    target: str
+    router: ScriptedRouter
+    received: list[Received] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.received = self.router.received
+
+    def play(self, *scenes: Scene) -> None:
+        self.router.scenes.extend(scenes)
+
+    def client(self, **options: Any) -> Client:
+        return Client(self.target, **options)
+
+    def async_client(self, **options: Any) -> AsyncClient:
+        return AsyncClient(self.target, **options)
+
+
+@asynccontextmanager
+async def double_backend() -> AsyncIterator[DoubleBackend]:
+    yield DoubleBackend()
+
+
+@asynccontextmanager
+async def grpc_backend() -> AsyncIterator[GrpcBackend]:
+    router = ScriptedRouter()
+    async with serving(router) as target:
+        yield GrpcBackend(target, router)
+
+
+@asynccontextmanager
+async def serving(
+    router: router_service_pb2_grpc.RouterServiceServicer, address: str = "127.0.0.1:0"
+) -> AsyncIterator[str]:
+    """A server of this servicer; gives its target."""
+    server = grpc.aio.server()
+    router_service_pb2_grpc.add_RouterServiceServicer_to_server(router, server)
+    port = server.add_insecure_port(address)
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}"
+    finally:
+        await server.stop(None)
+
+
+BACKENDS: dict[str, Callable[[], AbstractAsyncContextManager[Backend]]] = {
+    "server": grpc_backend,
+    "double": double_backend,
+}
+
+
+@dataclass
+class Reading:
+    """What reading a stream gave."""
+
+    events: list[StreamEvent] = field(default_factory=list)
+    deltas: list[str] = field(default_factory=list)
+    answer: Answer | None = None
+    partial_text: str = ""
+    error: PointsmanError | None = None
+
+
+class Caller(Protocol):
+    """The client in one of its forms, called alike."""
+
+    async def complete(self, prompt: Any, **options: Any) -> Answer:
+        """See `Client.complete`."""
+
+    async def route(self, prompt: Any, **options: Any) -> Decision:
+        """See `Client.route`."""
+
+    async def read(self, prompt: Any, **options: Any) -> Reading:
+        """Reads a stream event by event."""
+
+    async def read_text(self, prompt: Any, **options: Any) -> Reading:
+        """Reads a stream's text."""
+
+    async def finish(self, prompt: Any, **options: Any) -> Answer:
+        """Reads one event of a stream by itself and lets `finish()` do the rest."""
+
+    async def leave_loop(self, prompt: Any, **options: Any) -> Any:
+        """Leaves a loop after the first event and returns the stream, still referenced."""
+
+    async def leave_text_loop(self, prompt: Any, **options: Any) -> Any:
+        """Leaves a loop over the text after the first piece and returns the stream, still referenced."""
+
+    async def leave_block(self, prompt: Any, **options: Any) -> Any:
+        """Reads one event inside a `with` block, leaves the block and returns the stream."""
+
+    async def raw(self, rpc: str, request: ProtoMessage, **options: Any) -> Any:
+        """Calls a stub of the contract."""
+
+    async def close(self) -> None:
+        """See `Client.close`."""
+
+
+class SyncCaller:
+    """The sync client, called from a thread."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    async def complete(self, prompt: Any, **options: Any) -> Answer:
+        return await asyncio.to_thread(self.client.complete, prompt, **options)
+
+    async def route(self, prompt: Any, **options: Any) -> Decision:
+        return await asyncio.to_thread(self.client.route, prompt, **options)
+
+    async def read(self, prompt: Any, **options: Any) -> Reading:
+        def read() -> Reading:
+            reading = Reading()
+            with self.client.stream(prompt, **options) as stream:
+                try:
+                    for event in stream:
+                        reading.events.append(event)
+                    reading.answer = stream.answer
+                except PointsmanError as error:
+                    reading.error = error
+                reading.partial_text = stream.partial_text
+            return reading
+
+        return await asyncio.to_thread(read)
+
+    async def read_text(self, prompt: Any, **options: Any) -> Reading:
+        def read() -> Reading:
+            stream = self.client.stream(prompt, **options)
+            return Reading(deltas=list(stream.text_deltas()), answer=stream.answer)
+
+        return await asyncio.to_thread(read)
+
+    async def finish(self, prompt: Any, **options: Any) -> Answer:
+        def read() -> Answer:
+            stream = self.client.stream(prompt, **options)
+            next(stream)
+            return stream.finish()
+
+        return await asyncio.to_thread(read)
+
+    async def leave_loop(self, prompt: Any, **options: Any) -> Any:
+        def read() -> Any:
+            stream = self.client.stream(prompt, **options)
+            for _ in stream:
+                break
+            return stream
+
+        return await asyncio.to_thread(read)
+
+    async def leave_text_loop(self, prompt: Any, **options: Any) -> Any:
+        def read() -> Any:
+            stream = self.client.stream(prompt, **options)
+            for _ in stream.text_deltas():
+                break
+            return stream
+
+        return await asyncio.to_thread(read)
+
+    async def leave_block(self, prompt: Any, **options: Any) -> Any:
+        def read() -> Any:
+            with self.client.stream(prompt, **options) as stream:
+                next(stream)
+            return stream
+
+        return await asyncio.to_thread(read)
+
+    async def raw(self, rpc: str, request: ProtoMessage, **options: Any) -> Any:
+        return await asyncio.to_thread(getattr(self.client.router, rpc), request, **options)
+
+    async def close(self) -> None:
+        self.client.close()
+
+
+class AsyncCaller:
+    """The async client."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self.client = client
+
+    async def complete(self, prompt: Any, **options: Any) -> Answer:
+        return await self.client.complete(prompt, **options)
+
+    async def route(self, prompt: Any, **options: Any) -> Decision:
+        return await self.client.route(prompt, **options)
+
+    async def read(self, prompt: Any, **options: Any) -> Reading:
+        reading = Reading()
+        async with self.client.stream(prompt, **options) as stream:
+            try:
+                async for event in stream:
+                    reading.events.append(event)
+                reading.answer = stream.answer
+            except PointsmanError as error:
+                reading.error = error
+            reading.partial_text = stream.partial_text
+        return reading
+
+    async def read_text(self, prompt: Any, **options: Any) -> Reading:
+        stream = self.client.stream(prompt, **options)
+        return Reading(deltas=[text async for text in stream.text_deltas()], answer=stream.answer)
+
+    async def finish(self, prompt: Any, **options: Any) -> Answer:
+        stream = self.client.stream(prompt, **options)
+        await anext(stream)
+        return await stream.finish()
+
+    async def leave_loop(self, prompt: Any, **options: Any) -> Any:
+        stream = self.client.stream(prompt, **options)
+        async for _ in stream:
+            break
+        return stream
+
+    async def leave_text_loop(self, prompt: Any, **options: Any) -> Any:
+        stream = self.client.stream(prompt, **options)
+        async for _ in stream.text_deltas():
+            break
+        return stream
+
+    async def leave_block(self, prompt: Any, **options: Any) -> Any:
+        async with self.client.stream(prompt, **options) as stream:
+            await anext(stream)
+        return stream
+
+    async def raw(self, rpc: str, request: ProtoMessage, **options: Any) -> Any:
+        return await getattr(self.client.router, rpc)(request, **options)
+
+    async def close(self) -> None:
+        await self.client.close()
+
+
+CALLERS: dict[str, Callable[..., Caller]] = {
+    "sync": lambda backend, **options: SyncCaller(backend.client(**options)),
+    "async": lambda backend, **options: AsyncCaller(backend.async_client(**options)),
+}
+
+
+def _events(scene: Scene) -> Sequence[StreamEvent]:
+    match scene:
+        case Answers(response, ()):
+            deltas = [
+                answer_pb2.Delta(text=part.text, part_index=index, signature=part.signature)
+                for index, part in enumerate(response.message.parts)
+            ]
+            return [response.decision, *deltas, response]
+        case Answers(_, events) | Fails(_, events) | Ends(events):
+            return events
+        case _:
+            raise TypeError(f"a stream cannot play {scene}")
+
+
+def _as_response(event: StreamEvent) -> answer_pb2.StreamCompleteResponse:
+    fields = {"RouteDecision": "decision", "CompleteResponse": "completed"}
+    name = fields.get(event.DESCRIPTOR.name, event.DESCRIPTOR.name.lower())
+    arguments: dict[str, Any] = {name: event}
+    return answer_pb2.StreamCompleteResponse(**arguments)
+
+
+async def _abort(context: Any, error: PointsmanError) -> None:
+    trailers: list[tuple[str, str | bytes]] = [("x-request-id", error.request_id)] if error.request_id else []
+    if error.reason:
+        trailers += rpc_status.to_status(_status(error)).trailing_metadata
+    await context.abort(error.code, error.message, tuple(trailers))
+
+
+def _status(error: PointsmanError) -> status_pb2.Status:
+    status = status_pb2.Status(code=error.code.value[0], message=error.message)
+    details = error_details_pb2
+    _pack(status, details.ErrorInfo(reason=error.reason, domain="pointsman.v1", metadata=error.metadata))
+    if error.retry_delay_seconds is not None:
+        retry = details.RetryInfo()
+        retry.retry_delay.FromMilliseconds(round(error.retry_delay_seconds * 1000))
+        _pack(status, retry)
+    if error.field_violations:
+        request = details.BadRequest()
+        for item in error.field_violations:
+            request.field_violations.add(field=item.field, description=item.description)
+        _pack(status, request)
+    if error.precondition_violations:
+        precondition = details.PreconditionFailure()
+        for unmet in error.precondition_violations:
+            precondition.violations.add(type=unmet.type, subject=unmet.subject, description=unmet.description)
+        _pack(status, precondition)
+    if error.quota_violations:
+        quota = details.QuotaFailure()
+        for reached in error.quota_violations:
+            quota.violations.add(subject=reached.subject, description=reached.description)
+        _pack(status, quota)
+    return status
+
+
+def _pack(status: status_pb2.Status, detail: ProtoMessage) -> None:
+    packed = PackedDetail()
+    packed.Pack(detail)
+    status.details.append(packed)

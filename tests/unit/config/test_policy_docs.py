@@ -1,0 +1,111 @@
+"""docs/policy.md names every key of the schema with its true default, and its example does what it says."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from pointsman_server.config import deployments, models, policy_file, prices, providers, routes
+from pointsman_server.config.policy_file import LoadedPolicy
+from pointsman_server.config.problems import PolicyError
+from pointsman_server.domain.catalog import Dialect
+from pointsman_server.domain.reply import Usage
+from pointsman_server.domain.request import Capability, DataClass, Tier
+
+Compile = Callable[..., LoadedPolicy]
+DOCS = (Path(__file__).parents[3] / "docs" / "policy.md").read_text()
+SECTIONS = {
+    "The file": policy_file.POLICY_KEYS,
+    "providers.ID": providers.PROVIDER_KEYS,
+    "models.ID": models.MODEL_KEYS,
+    "models.ID.price as a reference": prices.PRICE_REF_KEYS,
+    "models.ID.price written out": prices.PRICE_KEYS,
+    "models.ID.price written out, above": prices.ABOVE_KEYS,
+    "deployments.ID": deployments.DEPLOYMENT_KEYS,
+    "deployments.ID.timeouts": deployments.TIMEOUT_KEYS,
+    "deployments.ID.reasoning_token_budgets": deployments.REASONING_BUDGET_KEYS,
+    "tiers": routes.TIERS_KEYS,
+    "tiers.TIER": routes.TIER_KEYS,
+    "routing": policy_file.ROUTING_KEYS,
+}
+EXAMPLE = re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL)[0]
+
+
+def rows(section: str) -> dict[str, str]:
+    """Key to default, from the table of a section."""
+    text = re.split(r"^#{2,3} ", DOCS.split(f"### {section}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+    return dict(re.findall(r"^\| `([a-z_]+)` \| ([^|]*?) \|", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_key_is_documented_and_no_other(section: str) -> None:
+    assert list(rows(section)) == list(SECTIONS[section])
+
+
+def test_every_section_with_a_table_is_compared() -> None:
+    headings = re.findall(r"^### (.+)$", DOCS, re.MULTILINE)
+    assert {heading for heading in headings if rows(heading)} == set(SECTIONS)
+
+
+def test_every_word_of_the_closed_sets_is_documented() -> None:
+    words = [*Dialect, *Capability]
+    for word in (*(word.value for word in words), *(word.name.lower() for word in (*DataClass, *Tier))):
+        assert f"`{word}`" in DOCS
+
+
+def test_example_compiles_without_warnings(compile_text: Compile) -> None:
+    assert compile_text(EXAMPLE, {"ANTHROPIC_API_KEY": "sk-ant-key-1"}).warnings == ()
+
+
+def test_example_does_what_the_text_says(compile_text: Compile) -> None:
+    snapshot = compile_text(EXAMPLE).snapshot
+    sonnet, house = snapshot.deployments["sonnet"], snapshot.deployments["llama-house"]
+    assert snapshot.tier_chains[Tier.LIGHT] == ("llama-house", "sonnet")
+    assert house.approved_data_class is DataClass.RESTRICTED
+    assert sonnet.approved_data_class < DataClass.RESTRICTED
+    assert sonnet.model.price.cost_micro_usd(Usage(input_tokens=1000, output_tokens=500)) == 10_500
+    assert len(sonnet.model.price.steps) == 2
+    assert sonnet.provider.unusable_because == "environment variable ANTHROPIC_API_KEY is not set"
+    assert snapshot.resolve("default") is sonnet
+
+
+def test_documented_defaults_are_true(compile_text: Compile) -> None:
+    bare = EXAMPLE[: EXAMPLE.index("aliases:")].replace(
+        "    timeouts: {first_token_seconds: 20, total_seconds: 180}\n", ""
+    )
+    bare = bare.replace("    data_class: internal\n    regions: [us]\n", "")
+    snapshot = compile_text(bare).snapshot
+    sonnet = snapshot.deployments["sonnet"]
+    assert rows("routing") == {
+        "quality_bias": f"`{snapshot.quality_bias:g}`",
+        "default_max_output_tokens": f"`{snapshot.default_max_output_tokens}`",
+    }
+    for key, default in rows("deployments.ID.timeouts").items():
+        assert default == f"`{getattr(sonnet.timeouts, key):g}`"
+    assert rows("deployments.ID")["data_class"] == f"`{sonnet.approved_data_class.name.lower()}`"
+    for key in ("expected_first_token_seconds", "expected_tokens_per_second"):
+        assert rows("deployments.ID")[key] == f"`{getattr(sonnet, key):g}`"
+
+
+@pytest.mark.parametrize("section", ["The file", "models.ID", "deployments.ID"])
+def test_keys_without_default_must_be_given(section: str, compile_text: Compile) -> None:
+    block = {"The file": "", "models.ID": "models:\n  m: {}\n", "deployments.ID": "deployments:\n  d: {}\n"}[section]
+    prefix = {"The file": "", "models.ID": "models.m.", "deployments.ID": "deployments.d."}[section]
+    with pytest.raises(PolicyError) as caught:
+        compile_text(block or "aliases: {}\n")
+    missing = {problem.path_in_file for problem in caught.value.problems if problem.message == "is missing"}
+    required = {prefix + key for key, default in rows(section).items() if default == "required"}
+    assert required == {path for path in missing if path.startswith(prefix) and path.count(".") == prefix.count(".")}
+
+
+def test_shown_errors_are_real_ones(compile_text: Compile) -> None:
+    broken = EXAMPLE.replace("context_window_tokens", "context_windw_tokens", 1)
+    broken = broken.replace("provider: anthropic", "provider: antropic")
+    with pytest.raises(PolicyError) as caught:
+        compile_text(broken)
+    told = {str(problem).partition(": ")[2] for problem in caught.value.problems}
+    shown = [line.partition(": ")[2] for line in DOCS.splitlines() if line.startswith("pointsman.yaml:")]
+    assert len(shown) == 2
+    assert set(shown) <= told

@@ -1,0 +1,114 @@
+"""The environment of a process: names, defaults, and every mistake at once."""
+
+from __future__ import annotations
+
+import pytest
+from pointsman_server.config.settings import Address, LogLevel, Settings, SettingsError
+
+
+def test_defaults() -> None:
+    settings = Settings.from_environment({"PATH": "/bin", "OTHER": "x"})
+    assert (str(settings.grpc_address), str(settings.http_address)) == ("127.0.0.1:50051", "127.0.0.1:8080")
+    assert settings.policy_file == "pointsman.yaml"
+    assert settings.database_url == "sqlite:///var/pointsman.db"
+    assert settings.redis_url == ""
+    assert settings.workers >= 1
+    assert settings.log_level is LogLevel.INFO
+    assert settings.reflection is True
+    assert settings.max_concurrent_calls == 256
+    assert settings.drain_grace_seconds == 30
+    assert (settings.unary_timeout_seconds, settings.stream_timeout_seconds) == (60, 300)
+
+
+def test_every_variable_is_read() -> None:
+    settings = Settings.from_environment(
+        {
+            "POINTSMAN_GRPC_ADDRESS": "[::1]:0",
+            "POINTSMAN_HTTP_ADDRESS": "router.example:9000",
+            "POINTSMAN_POLICY_FILE": "/etc/pointsman/policy.yaml",
+            "POINTSMAN_DATABASE_URL": "postgresql://user:PLANTED@db/pointsman",
+            "POINTSMAN_REDIS_URL": "redis://:PLANTED@cache:6379/0",
+            "POINTSMAN_WORKERS": "3",
+            "POINTSMAN_LOG_LEVEL": "debug",
+            "POINTSMAN_REFLECTION": "off",
+            "POINTSMAN_MAX_CONCURRENT_CALLS": "10",
+            "POINTSMAN_DRAIN_GRACE_SECONDS": "0",
+            "POINTSMAN_UNARY_TIMEOUT_SECONDS": "2.5",
+            "POINTSMAN_STREAM_TIMEOUT_SECONDS": "900",
+        }
+    )
+    assert settings.grpc_address == Address("::1", 0)
+    assert str(settings.grpc_address) == "[::1]:0"
+    assert settings.http_address == Address("router.example", 9000)
+    assert (settings.policy_file, settings.workers) == ("/etc/pointsman/policy.yaml", 3)
+    assert settings.database_url.startswith("postgresql://")
+    assert settings.redis_url.startswith("redis://")
+    assert (settings.log_level, settings.reflection) == (LogLevel.DEBUG, False)
+    assert (settings.max_concurrent_calls, settings.drain_grace_seconds) == (10, 0)
+    assert (settings.unary_timeout_seconds, settings.stream_timeout_seconds) == (2.5, 900)
+    assert "PLANTED" not in repr(settings)
+
+
+WRONG = [
+    ("POINTSMAN_GRPC_ADDRESS", "50051"),
+    ("POINTSMAN_GRPC_ADDRESS", "localhost:"),
+    ("POINTSMAN_GRPC_ADDRESS", "localhost:65536"),
+    ("POINTSMAN_GRPC_ADDRESS", "::1:50051"),
+    ("POINTSMAN_GRPC_ADDRESS", "[localhost]:50051"),
+    ("POINTSMAN_GRPC_ADDRESS", "[::g]:50051"),
+    ("POINTSMAN_GRPC_ADDRESS", "127.1:50051"),
+    ("POINTSMAN_GRPC_ADDRESS", "1.2.3.4.5:50051"),
+    ("POINTSMAN_GRPC_ADDRESS", "http://127.0.0.1:50051"),
+    ("POINTSMAN_GRPC_ADDRESS", "-host:50051"),
+    ("POINTSMAN_HTTP_ADDRESS", ""),
+    ("POINTSMAN_POLICY_FILE", " "),
+    ("POINTSMAN_DATABASE_URL", "mysql://db"),
+    ("POINTSMAN_DATABASE_URL", "postgresql://"),
+    ("POINTSMAN_REDIS_URL", "cache:6379"),
+    ("POINTSMAN_WORKERS", "0"),
+    ("POINTSMAN_WORKERS", "two"),
+    ("POINTSMAN_WORKERS", "\u0663"),
+    ("POINTSMAN_WORKERS", "9" * 5000),
+    ("POINTSMAN_LOG_LEVEL", "LOUD"),
+    ("POINTSMAN_REFLECTION", "yes"),
+    ("POINTSMAN_MAX_CONCURRENT_CALLS", "-1"),
+    ("POINTSMAN_DRAIN_GRACE_SECONDS", "nan"),
+    ("POINTSMAN_DRAIN_GRACE_SECONDS", "-1"),
+    ("POINTSMAN_UNARY_TIMEOUT_SECONDS", "inf"),
+    ("POINTSMAN_UNARY_TIMEOUT_SECONDS", "0"),
+    ("POINTSMAN_STREAM_TIMEOUT_SECONDS", "1e3"),
+]
+
+
+@pytest.mark.parametrize(("variable", "value"), WRONG)
+def test_wrong_value_names_the_variable_and_the_remedy(variable: str, value: str) -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environment({variable: value})
+    (problem,) = caught.value.problems
+    assert problem.variable == variable
+    assert problem.remedy
+    assert str(caught.value).startswith(f"{variable} ")
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environment(dict(WRONG) | {"POINTSMAN_GRPC_ADRESS": "127.0.0.1:1"})
+    assert len(caught.value.problems) == len(dict(WRONG)) + 1
+    assert "POINTSMAN_GRPC_ADRESS is not a known setting. Did you mean 'POINTSMAN_GRPC_ADDRESS'?" in str(caught.value)
+
+
+def test_secrets_in_urls_are_not_told() -> None:
+    with pytest.raises(SettingsError) as caught:
+        Settings.from_environment({"POINTSMAN_DATABASE_URL": "mysql://user:PLANTED@db"})
+    assert "PLANTED" not in f"{caught.value} {caught.value!r} {caught.value.problems}"
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        *((host, True) for host in ("127.0.0.1", "127.9.9.9", "::1", "localhost")),
+        *((host, False) for host in ("0.0.0.0", "::", "10.0.0.1", "router.example")),
+    ],
+)
+def test_loopback_is_known(host: str, loopback: bool) -> None:
+    assert Address(host, 1).is_loopback is loopback

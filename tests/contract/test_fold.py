@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import groupby
 from typing import Any
 
 import pytest
@@ -12,9 +13,9 @@ from pointsman_server.adapters.providers.wire import HttpWire
 from pointsman_server.bootstrap.providers import build_adapters
 from pointsman_server.domain.catalog import Deployment, Dialect, Model, Price, Provider, Rates, Secret, Snapshot
 from pointsman_server.domain.faults import FaultKind, ProviderFault
-from pointsman_server.domain.message import Message, ReasoningPart, Role, TextPart, ToolCallPart, ToolResultPart
+from pointsman_server.domain.message import Message, Part, ReasoningPart, Role, TextPart, ToolCallPart, ToolResultPart
 from pointsman_server.domain.ports import ProviderAdapter, ProviderCall
-from pointsman_server.domain.reply import FinishReason, Reply, ReplyBuilder, Usage
+from pointsman_server.domain.reply import Finished, FinishReason, Reply, ReplyBuilder, Usage
 from pointsman_server.domain.request import (
     Capability,
     GenerationConfig,
@@ -56,11 +57,12 @@ PERSON = {
     "required": ["name", "age"],
     "additionalProperties": False,
 }
+UNUSUAL_ENDS = {FinishReason.CONTENT_FILTER, FinishReason.REFUSAL, FinishReason.ERROR, FinishReason.UNKNOWN}
 TEXT = "Zürich is sunny 🌞, 12 °C, and the lake is calm; 日本語も。"
 QUESTION = Message(Role.USER, (TextPart("How is the weather in Zürich?"),))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Bench:
     """One dialect's adapter, and the simulator that it calls."""
 
@@ -68,29 +70,53 @@ class Bench:
     adapter: ProviderAdapter
     deployment: Deployment
     simulator: RunningSimulator
+    script: Script = field(default_factory=Script)
 
     def behave(self, **behaviour: Any) -> None:
-        self.simulator.use(Script((Rule(Behaviour(**behaviour)),)))
+        self.script = Script((Rule(Behaviour(**behaviour)),))
 
-    async def ask(
-        self, *messages: Message, stream: bool, limit: int = 2_000, seconds: float = 5.0, **generation: Any
-    ) -> Reply:
+    async def ask(self, *messages: Message, stream: bool, limit: int = 2_000, **generation: Any) -> Reply:
+        # A script from its start gives the same ids to the same call.
+        self.simulator.use(self.script)
         talk = messages or (QUESTION,)
-        call = ProviderCall(self.deployment, talk, GenerationConfig(**generation), limit, stream, seconds)
-        builder = ReplyBuilder()
+        call = ProviderCall(self.deployment, talk, GenerationConfig(**generation), limit, stream, 5.0)
+        builder, ends = ReplyBuilder(), 0
         async for batch in self.adapter.exchange(call):
             for event in batch:
-                assert builder.finished is None or type(event) is not type(builder.finished), "two ends"
+                ends += isinstance(event, Finished)
                 builder.add(event)
-        assert builder.finished is not None
-        return replace(builder.build(), response_id="")
+        assert ends == 1
+        return builder.build()
 
     async def ask_both_ways(self, *messages: Message, **asked: Any) -> Reply:
-        """The answer; that it is the same whole and streamed is checked here."""
+        """The whole answer; that the streamed one folds into the same is checked here."""
         whole = await self.ask(*messages, stream=False, **asked)
         streamed = await self.ask(*messages, stream=True, **asked)
-        assert streamed == whole
+        assert self._as_said(streamed) == self._as_said(whole)
         return whole
+
+    def _as_said(self, reply: Reply) -> Reply:
+        # What the vendors themselves say differently in their two forms, and what is handed on as received.
+        if self.dialect is Dialect.GEMINI_GENERATE:
+            # The signature of a text stands on the text in a whole answer, and on a piece after it in a stream.
+            return replace(reply, parts=tuple(join_texts(reply.parts)))
+        if self.dialect is Dialect.COHERE_CHAT:
+            # A call without arguments has {} in a whole answer, and nothing in a stream.
+            return replace(reply, parts=tuple(map(with_arguments, reply.parts)))
+        return reply
+
+
+def join_texts(parts: Iterable[Part]) -> Iterator[Part]:
+    for kind, group in groupby(parts, type):
+        if issubclass(kind, TextPart):
+            texts = [part for part in group if isinstance(part, TextPart)]
+            yield TextPart("".join(part.text for part in texts), "".join(part.signature for part in texts))
+        else:
+            yield from group
+
+
+def with_arguments(part: Part) -> Part:
+    return replace(part, arguments_json="{}") if isinstance(part, ToolCallPart) and not part.arguments_json else part
 
 
 def snapshot_of(dialect: Dialect, base_url: str) -> Snapshot:
@@ -126,7 +152,7 @@ def calls_of(reply: Reply) -> list[tuple[str, Any]]:
 class TestSoundAnswers:
     async def test_text(self, bench: Bench) -> None:
         bench.behave(reply_text=TEXT)
-        reply = await bench.ask_both_ways(temperature=0.5, seed=7)
+        reply = await bench.ask_both_ways(temperature=0.5)
         assert (reply.text, reply.finish_reason) == (TEXT, FinishReason.STOP)
         assert reply.usage.input_tokens is not None
         assert reply.usage.output_tokens is not None
@@ -210,19 +236,16 @@ class TestSoundAnswers:
     async def test_other_ends(self, bench: Bench, finish: str) -> None:
         bench.behave(reply_text="No.", finish_reason=finish)
         reply = await bench.ask_both_ways()
-        assert reply.finish_reason not in (FinishReason.LENGTH, FinishReason.TOOL_CALLS)
-        assert (reply.finish_reason is FinishReason.STOP) == (not reply.raw_finish_reason or reply_says_stop(reply))
-
-
-def reply_says_stop(reply: Reply) -> bool:
-    return reply.raw_finish_reason.lower() in {"stop", "end_turn", "complete", "completed"}
+        assert reply.text == "No."
+        assert reply.finish_reason in UNUSUAL_ENDS
 
 
 class TestUsage:
     async def test_cache_and_reasoning_counts(self, bench: Bench) -> None:
         bench.behave(usage=UsageOverride(input_tokens=900, cached_input_tokens=600, output_tokens=80))
         usage = (await bench.ask_both_ways()).usage
-        assert (usage.input_tokens, usage.cached_input_tokens, usage.output_tokens) == (900, 600, 80)
+        counted = usage.input_tokens if usage.billed_input_tokens is None else usage.billed_input_tokens
+        assert (counted, usage.cached_input_tokens, usage.output_tokens) == (900, 600, 80)
         assert not usage.implausible
 
     async def test_missing(self, bench: Bench) -> None:
@@ -245,7 +268,6 @@ class TestUsage:
 
 ODD_BUT_SOUND = [
     Fault.JSON_INSTEAD_OF_STREAM,
-    Fault.STREAM_INSTEAD_OF_JSON,
     Fault.WRONG_CONTENT_TYPE,
     Fault.LEADING_WHITESPACE,
     Fault.STREAM_OTHER_LINE_ENDS,
@@ -257,6 +279,8 @@ ODD_BUT_SOUND = [
     Fault.STREAM_MANY_PINGS,
     Fault.STREAM_SPLIT_BYTES,
 ]
+
+HOLLOW = [Fault.EMPTY_CHOICES, Fault.NULL_CONTENT, Fault.EMPTY_CONTENT_STOP]
 
 BROKEN_STREAMS = [
     Fault.STREAM_ERROR_FIRST,
@@ -281,7 +305,6 @@ BROKEN_BODIES = [
     Fault.LONG_CONTENT_LENGTH,
     Fault.GZIP_LIE,
     Fault.ERROR_BODY_200,
-    Fault.EMPTY_CHOICES,
     Fault.REDIRECT_302,
     Fault.RESET_ON_ACCEPT,
     Fault.STREAM_RESET_MID,
@@ -305,6 +328,30 @@ class TestOddAnswers:
         plain = await bench.ask_both_ways()
         bench.behave(reply_text=TEXT, fault=fault)
         assert await bench.ask_both_ways() == plain
+
+    async def test_stream_that_nobody_asked_for(self, bench: Bench) -> None:
+        bench.behave(reply_text=TEXT)
+        plain = await bench.ask_both_ways()
+        bench.behave(reply_text=TEXT, fault=Fault.STREAM_INSTEAD_OF_JSON)
+        # OpenAI counts tokens only in streams that were asked to.
+        for stream in (False, True):
+            reply = await bench.ask(stream=stream)
+            assert replace(reply, usage=plain.usage) == plain
+
+    @pytest.mark.parametrize("fault", HOLLOW, ids=lambda fault: fault.value)
+    async def test_without_content_hold_no_part(self, bench: Bench, fault: Fault) -> None:
+        bench.behave(fault=fault)
+        for stream in (False, True):
+            try:
+                assert (await bench.ask(stream=stream)).parts == ()
+            except ProviderFault as unreadable:
+                assert unreadable.kind is FaultKind.MALFORMED_REPLY
+
+    async def test_refused_prompt_is_an_answer(self, bench: Bench) -> None:
+        bench.behave(fault=Fault.BLOCKED_PROMPT)
+        reply = await bench.ask_both_ways()
+        assert reply.parts == ()
+        assert reply.finish_reason in UNUSUAL_ENDS
 
     @pytest.mark.parametrize("fault", [Fault.STREAM_SPLIT_BYTES, Fault.JSON_INSTEAD_OF_STREAM], ids=lambda f: f.value)
     async def test_of_many_parts(self, bench: Bench, fault: Fault) -> None:

@@ -266,7 +266,7 @@ BEFORE_FIRST: dict[str, Script] = {
     "68 nothing": sse_script(done=False),
     "68 only the end": sse_script(),
     "69 stall": sse_script(": wait\n\n", end="stall", done=False),
-    "69 pings": Script(200, {"content-type": "text/event-stream"}, [(0.2, b": ping\n\n")] * 20),
+    "69 pings": Script(200, {"content-type": "text/event-stream"}, [(0.2, b": ping\n\n")] * 30),
     "73 endless line": Script(200, {"content-type": "text/event-stream"}, [(0, b"data: " + b"x" * 10_000_000)]),
 }
 
@@ -422,7 +422,7 @@ async def test_scripted_faults(name: str) -> None:
     expect = row["expect"]
     async with running_upstream(script_of_fault(row)) as upstream:
         if row["stream"]:
-            seen = await stream({"first": upstream.base_url}, idle_seconds=2.0 if name == "slow_drip" else 0.4)
+            seen = await stream({"first": upstream.base_url}, idle_seconds=2.0 if name == "slow_drip" else 0.8)
             text = seen.text if seen.error is None else None
             error = seen.error
             if seen.completed is not None:

@@ -29,7 +29,7 @@ MODEL: Mapping[str, Any] = {
 }
 """A model that can do everything; tests override what they are about."""
 
-_SHORT_TIMEOUTS = {"connect_seconds": 1, "first_token_seconds": 0.6, "idle_seconds": 0.4}
+_SHORT_TIMEOUTS = {"connect_seconds": 1, "first_token_seconds": 1.5, "idle_seconds": 0.8}
 
 
 def compile_for_test(policy: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Snapshot:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import click
-
 from pointsman.v1.completion_pb2 import Capability, DataClass, Message, Part, Tier
 from pointsman_client import CompletionOptions, image_from_path, user
+
 from pointsman_server.cli.configuration import GRPC_ADDRESS_VARIABLE, ConfigurationError
 
 DEFAULT_SERVER = "127.0.0.1:50051"
@@ -61,7 +60,7 @@ def wrong_usage() -> Iterator[None]:
 def _prompt_parts(prompt: str) -> Sequence[str | Part]:
     if prompt != "-":
         return [prompt]
-    return [click.get_binary_stream("stdin").read().decode().rstrip("\n")]
+    return [sys.stdin.buffer.read().decode().rstrip("\n")]
 
 
 def _names(enum: Any, prefix: str) -> click.Choice[str]:

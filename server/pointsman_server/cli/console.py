@@ -4,31 +4,27 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from decimal import Decimal
 
-from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-_MICRO = Decimal(1_000_000)
+_MICRO = 1_000_000
 _PIPED_WIDTH = 1_000
 """Wide enough that no line of a table is broken: programs and `grep` read lines."""
 
-_CONTROLS = {
-    code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F, *range(0x80, 0xA0)) if chr(code) not in "\n\t"
-}
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(0x20), 0x7F, *range(0x80, 0xA0)) if chr(code) not in "\n\t"}
 
 
 def open_console() -> Console:
     """Standard output: with colours and as wide as the terminal, plain and without line breaks elsewhere."""
     width = None if sys.stdout.isatty() else _PIPED_WIDTH
-    return Console(width=width, markup=False, highlight=False, emoji=False, soft_wrap=False)
+    return Console(width=width, markup=False, highlight=False, emoji=False)
 
 
 def make_table(headings: Sequence[str], right: Sequence[str] = ()) -> Table:
     """An empty table; the columns in `right` hold numbers."""
-    table = Table(box=SIMPLE, pad_edge=False, show_edge=False, header_style="bold")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in headings:
         table.add_column(heading, justify="right" if heading in right else "left", overflow="fold")
     return table
@@ -45,9 +41,8 @@ def without_controls(text: str) -> str:
 
 
 def usd(micro_usd: int) -> str:
-    """An amount in US dollars with all its digits that matter, and at least cents."""
-    whole, _, fraction = f"{Decimal(micro_usd) / _MICRO:f}".partition(".")
-    return f"${whole}.{fraction.ljust(2, '0')}"
+    """An amount in US dollars, to the millionth."""
+    return f"${micro_usd // _MICRO:,}.{micro_usd % _MICRO:06d}"
 
 
 def seconds(value: float) -> str:

@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from google.protobuf.duration_pb2 import Duration
-from rich.console import Console
-from rich.text import Text
-
 from pointsman.v1.answer_pb2 import Warning
 from pointsman.v1.completion_pb2 import Tier
 from pointsman.v1.decision_pb2 import ExclusionReason, Factor, RankedDeployment, RouteDecision
 from pointsman.v1.router_service_pb2 import RouteResponse
+from rich.console import Console
+from rich.text import Text
+
 from pointsman_server.cli.console import as_shown, make_table, seconds, usd
 
 _SIMULATED = "simulated"
 """What the server calls every provider that is not real."""
 
 _BAR_CELLS = 24
-_COST_COLUMNS = ("cost", "at most")
-_NUMBER_COLUMNS = ("#", "score", "quality", *_COST_COLUMNS, "first token", "adds")
+_NUMBER_COLUMNS = ("adds", "score", "quality", "cost", "first token")
 
 
 def show_route(console: Console, response: RouteResponse) -> None:
@@ -43,7 +42,8 @@ def _show_head(console: Console, decision: RouteDecision, request_id: str) -> No
     console.print(f"input       {decision.input_tokens:,} tokens, {about}")
     console.print(f"policy      {decision.policy_version}")
     console.print(f"decided in  {seconds(_seconds(decision.decision_latency))}")
-    console.print(f"ids         {decision.decision_id}, {request_id}")
+    console.print(f"decision    {decision.decision_id}")
+    console.print(f"request     {request_id}")
 
 
 def _show_complexity(console: Console, decision: RouteDecision) -> None:
@@ -63,18 +63,16 @@ def _show_complexity(console: Console, decision: RouteDecision) -> None:
 
 def _show_ranked(console: Console, ranked: Sequence[RankedDeployment]) -> None:
     _heading(console, "May answer, best first")
-    headings = ("#", "deployment", "tier", "score", "made of", "quality", *_COST_COLUMNS, "first token")
+    headings = ("deployment", "tier", "score", "made of", "quality", "cost", "first token")
     table = make_table(headings, right=_NUMBER_COLUMNS)
-    for place, candidate in enumerate(ranked, start=1):
+    for candidate in ranked:
         table.add_row(
-            str(place),
             as_shown(candidate.deployment),
             _tier(candidate.tier),
             f"{candidate.score:.3f}",
             _parts(candidate.score_parts),
             f"{candidate.expected_quality:.2f}",
             usd(candidate.expected_cost_micro_usd),
-            usd(candidate.worst_cost_micro_usd),
             seconds(_seconds(candidate.expected_first_token)),
         )
     console.print(table)
@@ -100,7 +98,7 @@ def _heading(console: Console, text: str) -> None:
 
 
 def _parts(factors: Iterable[Factor]) -> Text:
-    return as_shown(" ".join(f"{factor.name} {factor.value:+.3f}" for factor in factors))
+    return as_shown(" ".join(f"{factor.name}={factor.value:.3f}" for factor in factors))
 
 
 def _provider(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from importlib import import_module
 
@@ -32,6 +33,8 @@ def commands() -> None:
 
 def main() -> None:
     """Runs the command that the arguments name, and exits."""
+    # gRPC writes lines of its own to standard error, between our JSON lines; what matters reaches us as errors.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A terminal that cannot show a character of an answer shows a question mark instead.

@@ -41,9 +41,7 @@ def _check(environ: dict[str, str], *, check_endpoints: bool) -> PreflightReport
     except SettingsError as error:
         return settings_report(error)
     settings = replace(settings, policy_file=choose_policy_file(settings, environ))
-    return run_preflight(
-        settings, environ, check_endpoints=check_endpoints, load_token_counter=TiktokenCounter
-    )
+    return run_preflight(settings, environ, check_endpoints=check_endpoints, load_token_counter=TiktokenCounter)
 
 
 def _show(report: PreflightReport) -> None:

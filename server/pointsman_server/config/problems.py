@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import NoReturn
 
 MAX_PROBLEMS = 100
@@ -13,7 +14,9 @@ MAX_PROBLEMS = 100
 
 _MAX_SHOWN_CHARACTERS = 60
 _MAX_NAMES_COMPARED = 1_000
-_KEY_PREFIX = re.compile(r"(?i)(sk-|sk_|pk_|pplx-|aiza|aq\.|xai-|gsk_|hf_|gh[a-z]_|akia|ya29\.|eyj|bearer\b)")
+_KEY_PREFIX = re.compile(
+    r"(?i)(?<![a-z0-9])(sk-|sk_|pk_|pplx-|aiza|aq\.|xai-|gsk_|hf_|gh[a-z]_|akia|ya29\.|eyj|bearer\b)"
+)
 _LONG_MIXED_RUN = re.compile(r"(?=[A-Za-z0-9]*[0-9])(?=[A-Za-z0-9]*[A-Za-z])[A-Za-z0-9]{16,}")
 _PLAIN_PATH_PART = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 
@@ -80,7 +83,7 @@ class Findings:
 
 def looks_like_a_key(text: str) -> bool:
     """Whether this could be a credential: a known prefix or a long run of letters and digits."""
-    return bool(_KEY_PREFIX.match(text) or _LONG_MIXED_RUN.search(text))
+    return bool(_KEY_PREFIX.search(text) or _LONG_MIXED_RUN.search(text))
 
 
 def shown(text: str) -> str:
@@ -99,7 +102,7 @@ def path_part(key: str) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """A sentence that names the most similar known name, or lists the known ones when they are few."""
-    names = [candidate for candidate, _ in zip(known, range(_MAX_NAMES_COMPARED), strict=False)]
+    names = [candidate for candidate in islice(known, _MAX_NAMES_COMPARED) if not looks_like_a_key(candidate)]
     close = difflib.get_close_matches(name[:_MAX_SHOWN_CHARACTERS], names, n=1, cutoff=0.6)
     if close:
         return f"Did you mean '{close[0]}'?"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 from pointsman_server.config.deployments import one_defined
 from pointsman_server.config.models import TIERS
+from pointsman_server.config.problems import path_part
 from pointsman_server.config.scalars import list_of, refuse_bad_id
 from pointsman_server.config.section import Keys, Section, Spot, UnacceptableError
 from pointsman_server.domain.catalog import Deployment
@@ -40,7 +41,7 @@ def _follow(alias: str, targets: Mapping[str, str], spots: Mapping[str, Spot], e
         trail[name] = None
         name = targets[name]
     if name in trail:
-        loop = [*list(trail)[list(trail).index(name) :], name]
+        loop = [path_part(link) for link in (*list(trail)[list(trail).index(name) :], name)]
         shown_loop = loop if len(loop) <= MAX_CHAIN_LENGTH else [*loop[:MAX_CHAIN_LENGTH], "…"]
         spots[name].refuse(f"runs in a circle: {' → '.join(shown_loop)}", "Let one of them name a deployment.")
         name = ""

@@ -32,7 +32,9 @@ from pointsman_client.errors import (
     error_from_rpc,
 )
 
-REASONS = [name.removeprefix("ERROR_REASON_") for name in ErrorReason.keys() if not name.endswith("_UNSPECIFIED")]
+REASONS = [
+    name.removeprefix("ERROR_REASON_") for name in dict(ErrorReason.items()) if not name.endswith("_UNSPECIFIED")
+]
 
 
 def raised(

@@ -69,7 +69,7 @@ def overloaded(**details: Any) -> PointsmanError:
 
 async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(5):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what is waited for happens in another thread
             await asyncio.sleep(0.005)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Iterator
 
@@ -62,7 +63,7 @@ def pieces_of(part: Part, draw: random.Random) -> tuple[list[str], list[str]]:
 
 def cut(text: str, count: int, draw: random.Random) -> list[str]:
     places = [0, *sorted(draw.randint(0, len(text)) for _ in range(count - 1)), len(text)]
-    return [text[start:end] for start, end in zip(places, places[1:], strict=False)]
+    return [text[start:end] for start, end in itertools.pairwise(places)]
 
 
 def fold(*steps: Delta | Failover) -> Message:

@@ -10,6 +10,7 @@ from genai_prices.data import providers
 from pointsman_server.config.policy_file import load_policy
 from pointsman_server.domain.catalog import Dialect, Snapshot
 from pointsman_server.domain.request import Capability, DataClass, Tier
+from pointsman_server.simulator.magic import MODEL_NAMES
 
 POLICIES = Path(__file__).parents[3] / "deploy" / "policies"
 KEYS = {
@@ -57,6 +58,10 @@ def test_demo_has_something_to_decide(demo: Snapshot) -> None:
     dearest_light = max(model.price.steps[0][1].output for model in models if model.tier is Tier.LIGHT)
     cheapest_advanced = min(model.price.steps[0][1].output for model in models if model.tier is Tier.ADVANCED)
     assert dearest_light * 10 < cheapest_advanced
+
+
+def test_demo_asks_for_behaviours_that_the_simulator_has(demo: Snapshot) -> None:
+    assert {deployment.model_name for deployment in demo.deployments.values()} <= set(MODEL_NAMES)
 
 
 def test_default_uses_every_vendor(default: Snapshot) -> None:

@@ -172,6 +172,12 @@ def test_key_of_another_vendor_is_warned_about_without_showing_it(good_policy: s
     assert policy.snapshot.deployments["claude-direct"].provider.unusable_because == ""
 
 
+def test_anthropic_key_for_openai_is_warned_about(good_policy: str, compile_text: Compile) -> None:
+    swapped = good_policy.replace("anthropic_messages", "openai_responses")
+    assert len(compile_text(swapped, WITH_KEY).warnings) == 1
+    assert compile_text(swapped, {"ANTHROPIC_API_KEY": "sk-proj-1"}).warnings == ()
+
+
 def test_vendor_without_key_is_warned_about(good_policy: str, compile_text: Compile) -> None:
     policy = compile_text(good_policy.replace(', api_key: "${ANTHROPIC_API_KEY}"', ""))
     assert [warning.path_in_file for warning in policy.warnings] == ["providers.anthropic"]

@@ -147,6 +147,8 @@ def test_coming_price_change_is_announced(run: Run, good_policy: str) -> None:
     assert "2026-12-01" in check.message
     later = changing.replace("2026-12-01", "2027-06-01")
     assert not by_id(run(policy=later), "price.small.change")
+    begun = changing.replace("2026-12-01", "2026-11-01")
+    assert not by_id(run(policy=begun), "price.small.change")
 
 
 def test_taken_port_fails(run: Run) -> None:

@@ -166,7 +166,7 @@ def _read_last_events(
     except ProviderFault:
         if cut is None:
             raise
-        raise cut from None
+        raise cut from cut.__cause__
 
 
 def _read_events(reader: StreamReader, events: Sequence[SseEvent]) -> Iterator[Sequence[ReplyEvent]]:

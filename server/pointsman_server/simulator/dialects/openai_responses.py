@@ -20,11 +20,15 @@ _INCOMPLETE_REASONS = {Finish.LENGTH: "max_output_tokens", Finish.CONTENT_FILTER
 _STATUSES = ("completed", "incomplete", "failed", "cancelled", "queued", "in_progress")
 _OBFUSCATION = "Zc9wTpLsX2kRhV7q"
 _ECHOED_WITH_DEFAULT: tuple[tuple[str, Any], ...] = (
+    ("frequency_penalty", 0.0),
     ("max_tool_calls", None),
     ("metadata", {}),
     ("parallel_tool_calls", True),
+    ("moderation", None),
+    ("presence_penalty", 0.0),
     ("previous_response_id", None),
     ("prompt_cache_key", None),
+    ("prompt_cache_retention", None),
     ("safety_identifier", None),
     ("store", True),
     ("temperature", 1.0),
@@ -57,7 +61,8 @@ class OpenAIResponses:
 
     def whole(self, answer: Answer, envelope: Envelope) -> bytes:
         """See `WireDialect.whole`."""
-        return _ascii(orjson.dumps(_response(answer, envelope, _output(answer, envelope)), option=orjson.OPT_INDENT_2))
+        response = {**_response(answer, envelope, _output(answer, envelope)), "billing": {"payer": "developer"}}
+        return _ascii(orjson.dumps(response, option=orjson.OPT_INDENT_2))
 
     def stream(self, answer: Answer, envelope: Envelope) -> list[Frame]:
         """See `WireDialect.stream`."""

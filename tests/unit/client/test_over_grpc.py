@@ -1,0 +1,439 @@
+"""What only a real connection shows: deadlines, lost and refused connections, TLS, back-pressure, threads."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import gc
+import ipaddress
+import os
+import socket
+import struct
+import threading
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import grpc
+import grpc.aio
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from kit.client_backends import CALLERS, Answers, GrpcBackend, ScriptedRouter, grpc_backend, serving
+from pointsman.v1 import answer_pb2, router_service_pb2_grpc
+from pointsman.v1.completion_pb2 import Message
+from pointsman_client import (
+    AsyncClient,
+    Cancelled,
+    Client,
+    DeadlineExceeded,
+    PointsmanError,
+    RetryPolicy,
+    StreamInterrupted,
+    Unavailable,
+    assistant,
+)
+
+QUICKLY = RetryPolicy(max_attempts=3, first_delay_seconds=0.01)
+
+
+def answer(text: str) -> Answers:
+    return Answers(answer_pb2.CompleteResponse(request_id="r1", message=assistant(text)))
+
+
+def delta(text: str) -> answer_pb2.StreamCompleteResponse:
+    return answer_pb2.StreamCompleteResponse(delta=answer_pb2.Delta(text=text))
+
+
+class Patient(router_service_pb2_grpc.RouterServiceServicer):
+    """Never ends a call by itself: streams a word and waits. Counts what came and what was given up."""
+
+    def __init__(self) -> None:
+        self.came = asyncio.Event()
+        self.given_up = asyncio.Event()
+        self.written = 0
+
+    async def Complete(self, request: Any, context: Any) -> Any:
+        await self._wait()
+
+    async def StreamComplete(self, request: Any, context: Any) -> None:
+        await context.write(delta("Once"))
+        await self._wait()
+
+    async def _wait(self) -> None:
+        self.came.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.given_up.set()
+
+
+@pytest.fixture
+async def backend() -> AsyncIterator[GrpcBackend]:
+    async with grpc_backend() as running:
+        yield running
+
+
+@pytest.fixture
+async def patient() -> AsyncIterator[tuple[str, Patient]]:
+    servicer = Patient()
+    async with serving(servicer) as target:
+        yield target, servicer
+
+
+@asynccontextmanager
+async def caller_of(form: str, target: str, **options: Any) -> AsyncIterator[Any]:
+    caller = CALLERS[form](GrpcBackend(target, ScriptedRouter()), **options)
+    try:
+        yield caller
+    finally:
+        await caller.close()
+
+
+@contextmanager
+def unused_address() -> Iterator[str]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+forms = pytest.mark.parametrize("form", CALLERS)
+
+
+class TestDeadlines:
+    @forms
+    async def test_end_a_call_in_time(self, patient: tuple[str, Patient], form: str) -> None:
+        target, servicer = patient
+        async with caller_of(form, target) as caller:
+            with pytest.raises(DeadlineExceeded) as raised:
+                await caller.complete("x", timeout_seconds=0.2, request_id="r7")
+        assert (raised.value.reason, raised.value.step, raised.value.request_id) == ("", "", "r7")
+        await asyncio.wait_for(servicer.given_up.wait(), 5)
+
+    @forms
+    async def test_end_a_stream_in_time_and_leave_what_came(self, patient: tuple[str, Patient], form: str) -> None:
+        target, _ = patient
+        async with caller_of(form, target) as caller:
+            reading = await caller.read("x", timeout_seconds=0.2)
+        assert isinstance(reading.error, DeadlineExceeded)
+        assert reading.partial_text == "Once"
+
+
+class TestConnections:
+    @forms
+    async def test_nobody_there(self, form: str) -> None:
+        with unused_address() as target:
+            async with caller_of(form, target, retry=QUICKLY) as caller:
+                with pytest.raises(Unavailable) as raised:
+                    await caller.complete("x")
+        assert (raised.value.reason, raised.value.code) == ("", grpc.StatusCode.UNAVAILABLE)
+
+    @forms
+    @pytest.mark.parametrize("rpc", ["complete", "read"])
+    async def test_a_server_that_comes_up_late_is_still_asked(self, form: str, rpc: str) -> None:
+        with unused_address() as target:
+            pass
+        patience = RetryPolicy(max_attempts=100, first_delay_seconds=0.05, longest_delay_seconds=0.05)
+        async with caller_of(form, target, retry=patience) as caller:
+            call = asyncio.create_task(getattr(caller, rpc)("x", timeout_seconds=20))
+            await asyncio.sleep(0.3)
+            router = ScriptedRouter()
+            router.scenes.append(answer("here"))
+            async with serving(router, target):
+                got = await call
+        assert (got.text if rpc == "complete" else got.answer.text) == "here"
+        assert len(router.received) == 1
+
+    @forms
+    @pytest.mark.parametrize(
+        ("frame", "attempts"),
+        [
+            pytest.param(b"\0\0\x04\x03\0%b\0\0\0\x07", 3, id="stream refused"),
+            pytest.param(b"\0\0\x04\x03\0%b\0\0\0\x02", 1, id="stream broken"),
+            pytest.param(b"", 1, id="connection closed"),
+        ],
+    )
+    async def test_only_what_was_never_processed_is_repeated(self, form: str, frame: bytes, attempts: int) -> None:
+        with refusing_server(frame) as (target, seen):
+            async with caller_of(form, target, retry=QUICKLY) as caller:
+                with pytest.raises(PointsmanError):
+                    await caller.complete("x")
+        assert len(seen) == attempts
+
+    @forms
+    async def test_a_server_that_dies_in_the_middle(self, form: str) -> None:
+        servicer = Patient()
+        async with serving(servicer) as target, caller_of(form, target) as caller:
+            stop = asyncio.create_task(abandon(servicer))
+            reading = await caller.read("x")
+            await stop
+        assert isinstance(reading.error, PointsmanError)
+        assert reading.partial_text == "Once"
+
+    @forms
+    async def test_a_message_may_be_large(self, form: str) -> None:
+        router = ScriptedRouter()
+        router.scenes.append(answer("é" * 4_000_000))
+        async with serving(router) as target, caller_of(form, target) as caller:
+            assert len((await caller.complete("x")).text) == 4_000_000
+
+    async def test_sent_bytes_are_acknowledged_in_time_or_the_connection_is_dead(self, backend: GrpcBackend) -> None:
+        backend.play(answer("a"))
+        async with backend.async_client() as client:
+            await client.complete("x")
+            assert 20_000 in user_timeouts_ms()
+
+
+class TestGivingUp:
+    async def test_cancelling_a_task_cancels_the_call(self, patient: tuple[str, Patient]) -> None:
+        target, servicer = patient
+        async with AsyncClient(target) as client:
+            task = asyncio.create_task(client.complete("x"))
+            await asyncio.wait_for(servicer.came.wait(), 5)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await asyncio.wait_for(servicer.given_up.wait(), 5)
+
+    async def test_cancelling_a_task_cancels_its_stream(self, patient: tuple[str, Patient]) -> None:
+        target, servicer = patient
+        async with AsyncClient(target) as client:
+            stream = client.stream("x")
+            task = asyncio.create_task(stream.finish())
+            await asyncio.wait_for(servicer.came.wait(), 5)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await asyncio.wait_for(servicer.given_up.wait(), 5)
+
+    @forms
+    async def test_closing_the_client_ends_its_calls(self, patient: tuple[str, Patient], form: str) -> None:
+        target, servicer = patient
+        async with caller_of(form, target) as caller:
+            call = asyncio.create_task(caller.complete("x"))
+            await asyncio.wait_for(servicer.came.wait(), 5)
+            await caller.close()
+            with pytest.raises(Cancelled):
+                await call
+
+    @forms
+    async def test_closing_the_client_ends_its_streams(self, patient: tuple[str, Patient], form: str) -> None:
+        target, servicer = patient
+        async with caller_of(form, target) as caller:
+            reading = asyncio.create_task(caller.read("x"))
+            await asyncio.wait_for(servicer.came.wait(), 5)
+            await caller.close()
+            assert isinstance((await reading).error, Cancelled)
+
+    async def test_closing_a_stream_from_another_thread(self, patient: tuple[str, Patient]) -> None:
+        target, servicer = patient
+        with Client(target) as client:
+            stream = client.stream("x")
+            reading = asyncio.create_task(asyncio.to_thread(stream.finish))
+            await asyncio.wait_for(servicer.came.wait(), 5)
+            stream.close()
+            with pytest.raises(Cancelled):
+                await reading
+            assert stream.partial_text == "Once"
+            assert list(stream) == []
+
+    async def test_closing_a_stream_from_another_task(self, patient: tuple[str, Patient]) -> None:
+        target, servicer = patient
+        async with AsyncClient(target) as client:
+            stream = client.stream("x")
+            reading = asyncio.create_task(stream.finish())
+            await asyncio.wait_for(servicer.came.wait(), 5)
+            await stream.close()
+            with pytest.raises(Cancelled):
+                await reading
+            assert [event async for event in stream] == []
+
+    async def test_a_stream_that_nobody_holds_is_given_up(self, patient: tuple[str, Patient]) -> None:
+        target, servicer = patient
+        async with AsyncClient(target) as client:
+            stream = client.stream("x")
+            await anext(stream)
+            del stream
+            gc.collect()
+            await asyncio.wait_for(servicer.given_up.wait(), 5)
+
+    async def test_a_stream_that_is_never_read_costs_nothing(self, backend: GrpcBackend) -> None:
+        async with backend.async_client() as client:
+            client.stream("x")
+            await client.stream("x").close()
+        with backend.client() as sync_client:
+            sync_client.stream("x").close()
+        assert backend.received == []
+
+
+class TestManyAtOnce:
+    async def test_one_sync_client_serves_many_threads(self, backend: GrpcBackend) -> None:
+        backend.play(*(answer("same") for _ in range(200)))
+        with backend.client() as client, ThreadPoolExecutor(16) as pool:
+            started = threading.Barrier(16)
+
+            def ask(number: int) -> str:
+                if number < 16:
+                    started.wait(10)
+                if number % 2:
+                    return client.complete("x").text
+                return "".join(client.stream("x").text_deltas())
+
+            loop = asyncio.get_running_loop()
+            texts = await asyncio.gather(*(loop.run_in_executor(pool, ask, number) for number in range(200)))
+        assert set(texts) == {"same"}
+        assert len({call.request.completion.request_id for call in backend.received}) == 200
+
+    def test_an_async_client_is_made_before_the_loop_runs(self) -> None:
+        client = AsyncClient("localhost:1")
+
+        async def ask() -> str:
+            async with grpc_backend() as backend:
+                backend.play(answer("late"))
+                async with AsyncClient(backend.target) as early, client:
+                    return (await early.complete("x")).text
+
+        assert asyncio.run(ask()) == "late"
+
+
+class TestBackPressure:
+    @forms
+    async def test_a_reader_that_stops_stops_the_server(self, form: str) -> None:
+        """Small messages: without the channel's options a server runs ahead by a hundred thousand of them."""
+        servicer = Endless()
+        async with serving(servicer) as target, caller_of(form, target) as caller:
+            stream = caller.client.stream("x")
+            await (anext(stream) if form == "async" else asyncio.to_thread(next, stream))
+            before = -1
+            while servicer.written != before:
+                before = servicer.written
+                await asyncio.sleep(0.2)
+            closing = stream.close()
+            if closing is not None:
+                await closing
+        assert servicer.written < 20_000
+
+
+class Endless(router_service_pb2_grpc.RouterServiceServicer):
+    """Streams as fast as it is let."""
+
+    def __init__(self) -> None:
+        self.written = 0
+
+    async def StreamComplete(self, request: Any, context: Any) -> None:
+        piece = delta("x" * 16)
+        while self.written < 150_000:
+            await context.write(piece)
+            self.written += 1
+
+
+class TestTls:
+    @forms
+    async def test_is_spoken_with_given_roots(self, form: str) -> None:
+        certificate, key = self_signed()
+        router = ScriptedRouter()
+        router.scenes.append(answer("sealed"))
+        server = grpc.aio.server()
+        router_service_pb2_grpc.add_RouterServiceServicer_to_server(router, server)
+        port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials([(key, certificate)]))
+        await server.start()
+        try:
+            trusting = grpc.ssl_channel_credentials(certificate)
+            async with caller_of(form, f"127.0.0.1:{port}", credentials=trusting, api_key="k") as caller:
+                assert (await caller.complete("x")).text == "sealed"
+            async with caller_of(form, f"127.0.0.1:{port}", credentials=grpc.ssl_channel_credentials()) as caller:
+                with pytest.raises(Unavailable):
+                    await caller.complete("x", timeout_seconds=5)
+        finally:
+            await server.stop(None)
+        assert router.received[0].metadata["authorization"] == "Bearer k"
+
+
+def test_partial_answers_of_an_interruption_are_messages() -> None:
+    assert isinstance(StreamInterrupted("x").partial, Message)
+
+
+async def abandon(servicer: Patient) -> None:
+    """Ends the running call the hard way, from the server's side."""
+    await asyncio.wait_for(servicer.came.wait(), 5)
+    for task in asyncio.all_tasks():
+        if "_wait" in repr(task.get_stack(limit=1)) or "StreamComplete" in repr(task):
+            task.cancel()
+
+
+@contextmanager
+def refusing_server(frame: bytes) -> Iterator[tuple[str, list[int]]]:
+    """Speaks just enough HTTP/2 to answer each request with this frame, or else by closing the connection."""
+    seen: list[int] = []
+    listener = socket.create_server(("127.0.0.1", 0))
+    thread = threading.Thread(target=_accept, args=(listener, frame, seen), daemon=True)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{listener.getsockname()[1]}", seen
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(5)
+
+
+def _accept(listener: socket.socket, frame: bytes, seen: list[int]) -> None:
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        with connection:
+            _refuse_all(connection, frame, seen)
+
+
+def _refuse_all(connection: socket.socket, frame: bytes, seen: list[int]) -> None:
+    settings, settings_taken = b"\0\0\0\x04\0\0\0\0\0", b"\0\0\0\x04\x01\0\0\0\0"
+    connection.sendall(settings)
+    reader = connection.makefile("rb")
+    reader.read(len(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"))
+    while len(header := reader.read(9)) == 9:
+        reader.read(int.from_bytes(header[:3], "big"))
+        kind, flags, stream_id = header[3], header[4], header[5:9]
+        if kind == 4 and not flags & 1:
+            connection.sendall(settings_taken)
+        if kind == 1:
+            seen.append(struct.unpack(">I", stream_id)[0])
+            if not frame:
+                return
+            connection.sendall(frame % stream_id)
+
+
+def user_timeouts_ms() -> set[int]:
+    """The TCP_USER_TIMEOUT of every socket of this process."""
+    found = set()
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            with socket.socket(fileno=os.dup(int(name))) as connection:
+                found.add(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+        except OSError:
+            continue
+    return found
+
+
+def self_signed() -> tuple[bytes, bytes]:
+    """A certificate for 127.0.0.1 and its key, in PEM."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])
+    now = datetime.datetime.now(datetime.UTC)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(hours=1))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), False)
+        .sign(key, hashes.SHA256())
+    )
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    return certificate.public_bytes(serialization.Encoding.PEM), private

@@ -222,6 +222,9 @@ class AsyncAnswerStream(StreamedAnswer, AsyncIterator[StreamEvent]):
     ) -> None:
         self.give_up()
 
+    def __del__(self) -> None:
+        self.give_up()  # gRPC's own call waits for two runs of the garbage collector
+
 
 class _Loop(AsyncIterator[Picked], Generic[Picked]):
     """One loop over a stream. An async generator left early would end the call only when the loop gets round to it."""

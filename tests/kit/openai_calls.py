@@ -26,6 +26,7 @@ CLOSED_SCHEMA = {
 OPEN_SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}}
 WEATHER = Tool("weather", "Tells the weather.", CLOSED_SCHEMA)
 CLOCK = Tool("clock", "", {})
+CHAT_USAGE = {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
 HELLO = Message(Role.USER, (TextPart("Hello"),))
 
 
@@ -87,3 +88,12 @@ def read_stream(dialect: WireDialect, body: bytes) -> Reply:
 
 def pieces(text: str, size: int) -> list[str]:
     return [text[start : start + size] for start in range(0, len(text), size)]
+
+
+def chunk(finish_reason: str | None = None, *, index: int = 0, **delta: Any) -> dict[str, Any]:
+    choice = {"index": index, "delta": delta, "finish_reason": finish_reason}
+    return {"id": "a1", "object": "chat.completion.chunk", "model": "m1", "choices": [choice]}
+
+
+def usage_chunk(**usage: Any) -> dict[str, Any]:
+    return {"id": "a1", "object": "chat.completion.chunk", "model": "m1", "choices": [], "usage": usage or CHAT_USAGE}

@@ -23,7 +23,7 @@ MODEL: Mapping[str, Any] = {
     "tier": "standard",
     "context_window_tokens": 100_000,
     "max_output_tokens": 4_000,
-    "capabilities": ["streaming", "tools", "json_schema", "seed", "vision", "reasoning"],
+    "capabilities": ["streaming", "tools", "json_schema", "seed", "sampling", "vision", "reasoning"],
     "quality": 0.5,
     "price": [{"input_usd_per_mtok": "1", "output_usd_per_mtok": "2"}],
 }

@@ -168,6 +168,8 @@ class _AttemptErrorEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     """The stream ended before the answer did."""
     ATTEMPT_ERROR_UNKNOWN: _AttemptError.ValueType  # 15
     """Something else."""
+    ATTEMPT_ERROR_UNSUPPORTED: _AttemptError.ValueType  # 16
+    """The request asks for something that the model or its dialect cannot do; nothing was sent."""
 
 class AttemptError(_AttemptError, metaclass=_AttemptErrorEnumTypeWrapper):
     """Why an attempt failed."""
@@ -204,6 +206,8 @@ ATTEMPT_ERROR_STREAM_CUT: AttemptError.ValueType  # 14
 """The stream ended before the answer did."""
 ATTEMPT_ERROR_UNKNOWN: AttemptError.ValueType  # 15
 """Something else."""
+ATTEMPT_ERROR_UNSUPPORTED: AttemptError.ValueType  # 16
+"""The request asks for something that the model or its dialect cannot do; nothing was sent."""
 global___AttemptError = AttemptError
 
 class _StreamFailover:

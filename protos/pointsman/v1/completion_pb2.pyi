@@ -135,6 +135,8 @@ class _CapabilityEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enu
     """Streams its answer."""
     CAPABILITY_SEED: _Capability.ValueType  # 7
     """Takes a seed."""
+    CAPABILITY_SAMPLING: _Capability.ValueType  # 8
+    """Takes temperature and top_p."""
 
 class Capability(_Capability, metaclass=_CapabilityEnumTypeWrapper):
     """What a model can do beyond plain text."""
@@ -155,6 +157,8 @@ CAPABILITY_STREAMING: Capability.ValueType  # 6
 """Streams its answer."""
 CAPABILITY_SEED: Capability.ValueType  # 7
 """Takes a seed."""
+CAPABILITY_SAMPLING: Capability.ValueType  # 8
+"""Takes temperature and top_p."""
 global___Capability = Capability
 
 class _ReasoningEffort:

@@ -48,12 +48,14 @@ def read_ask(asked: dict[str, Any]) -> Ask:
 
 @contextmanager
 def wrong_usage() -> Iterator[None]:
-    """Turns what the client says of options that cannot be sent into a `ConfigurationError`."""
+    """Turns the errors of files that cannot be read and options that cannot be sent into `ConfigurationError`."""
     try:
         yield
     except UnicodeError as error:
         raise ConfigurationError("the prompt is not UTF-8 text") from error
-    except (TypeError, ValueError, OSError) as error:
+    except OSError as error:
+        raise ConfigurationError(f"{error.filename} cannot be read: {error.strerror}") from error
+    except (TypeError, ValueError) as error:
         raise ConfigurationError(str(error)) from error
 
 

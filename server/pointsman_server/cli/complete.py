@@ -6,6 +6,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import click
@@ -23,7 +24,7 @@ from pointsman_server.cli.json_lines import json_line, whole_json
 _FAILOVERS = [name.removeprefix("STREAM_FAILOVER_").lower() for name in StreamFailover.keys()[1:]]
 
 
-@click.command()
+@click.command(short_help="Ask a prompt and print the answer.")
 @ask_options
 @click.option("--stream/--no-stream", default=None, help="Print the answer as it comes; the default on a terminal.")
 @click.option("--max-output-tokens", type=int, metavar="N", help="Most tokens of the answer.")
@@ -60,8 +61,12 @@ def complete(
 def _schema(file: str | None) -> Mapping[str, Any] | None:
     if file is None:
         return None
-    with wrong_usage(), open(file, encoding="utf-8") as content:
-        schema = json.load(content)
+    with wrong_usage():
+        content = Path(file).read_bytes()
+    try:
+        schema = json.loads(content)
+    except ValueError as error:
+        raise ConfigurationError(f"{file} is not JSON: {error}") from error
     if not isinstance(schema, dict):
         raise ConfigurationError(f"{file} holds no JSON object")
     return schema

@@ -23,7 +23,7 @@ def open_console() -> Console:
 
 
 def make_table(headings: Sequence[str], right: Sequence[str] = ()) -> Table:
-    """An empty table; the columns in `right` hold numbers."""
+    """An empty table; the columns in `right` hold numbers. Too narrow a terminal breaks lines, it hides nothing."""
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
     for heading in headings:
         table.add_column(heading, justify="right" if heading in right else "left", overflow="fold")

@@ -18,7 +18,7 @@ _SIMULATED = "simulated"
 """What the server calls every provider that is not real."""
 
 _BAR_CELLS = 24
-_NUMBER_COLUMNS = ("adds", "score", "quality", "cost", "first token")
+_NUMBER_COLUMNS = ("adds", "score", "quality", "cost", "1st token")
 
 
 def show_route(console: Console, response: RouteResponse) -> None:
@@ -63,7 +63,7 @@ def _show_complexity(console: Console, decision: RouteDecision) -> None:
 
 def _show_ranked(console: Console, ranked: Sequence[RankedDeployment]) -> None:
     _heading(console, "May answer, best first")
-    headings = ("deployment", "tier", "score", "made of", "quality", "cost", "first token")
+    headings = ("deployment", "tier", "score", "made of", "quality", "cost", "1st token")
     table = make_table(headings, right=_NUMBER_COLUMNS)
     for candidate in ranked:
         table.add_row(

@@ -17,7 +17,7 @@ from pointsman_server.config.settings import Settings, SettingsError
 _STYLES = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "bold red"}
 
 
-@click.command()
+@click.command(short_help="Check whether a server would work here.")
 @click.option("--policy", metavar="FILE", help=f"The policy file.  [env var: {POLICY_VARIABLE}]")
 @click.option("--check-endpoints", is_flag=True, help="Ask every provider for a sign of life; no key is sent.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")

@@ -13,7 +13,7 @@ from pointsman_server.cli.decision_view import show_route
 from pointsman_server.cli.json_lines import whole_json
 
 
-@click.command()
+@click.command(short_help="Show which deployment would answer, and why.")
 @ask_options
 @click.option("--json", "as_json", is_flag=True, help="Print the response as JSON.")
 def route(*, as_json: bool, **asked: Any) -> None:

@@ -27,7 +27,7 @@ _UNUSED_VARIABLES = ("POINTSMAN_DATABASE_URL", "POINTSMAN_REDIS_URL", "POINTSMAN
 _LOG = structlog.stdlib.get_logger("pointsman.cli")
 
 
-@click.command()
+@click.command(short_help="Answer calls.")
 @click.option("--policy", metavar="FILE", help=f"The policy file.  [env var: {POLICY_VARIABLE}]")
 @click.option("--grpc-address", metavar="HOST:PORT", help=f"Where to listen.  [env var: {GRPC_ADDRESS_VARIABLE}]")
 def serve(policy: str | None, grpc_address: str | None) -> None:

@@ -10,7 +10,7 @@ from pointsman_server.simulator.script import ScriptError, load_script
 from pointsman_server.simulator.server import DEFAULT_PORT, LOOPBACK, run_simulator
 
 
-@click.command()
+@click.command(short_help="Play all providers, for trials and tests.")
 @click.option("--host", default=LOOPBACK, show_default=True, help="The address to listen on.")
 @click.option("--port", type=click.IntRange(0, 65535), default=DEFAULT_PORT, show_default=True, help="0: any free one.")
 @click.option("--script", metavar="FILE", help="YAML or JSON: which calls are answered how.")

@@ -46,7 +46,7 @@ def work_out_needs(request: CompletionRequest, snapshot: Snapshot, tokens: Token
 
 
 def implied_capabilities(request: CompletionRequest) -> frozenset[Capability]:
-    """What the request needs without saying so: tools, vision, a schema, reasoning, a seed."""
+    """What the request needs without saying so: tools, vision, a schema, reasoning, sampling, a seed."""
     generation = request.generation
     implied: set[Capability] = set()
     if generation.tools:
@@ -57,6 +57,8 @@ def implied_capabilities(request: CompletionRequest) -> frozenset[Capability]:
         implied.add(Capability.REASONING)
     if generation.seed is not None:
         implied.add(Capability.SEED)
+    if generation.temperature is not None or generation.top_p is not None:
+        implied.add(Capability.SAMPLING)
     if any(isinstance(part, ImagePart) for message in request.messages for part in message.parts):
         implied.add(Capability.VISION)
     return frozenset(implied)

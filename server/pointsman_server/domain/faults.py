@@ -23,6 +23,7 @@ class FaultKind(Enum):
     CONTEXT_WINDOW = "context_window"
     REQUEST_TOO_LARGE = "request_too_large"
     INVALID_REQUEST = "invalid_request"
+    UNSUPPORTED = "unsupported"
     MODEL_MISSING = "model_missing"
     MALFORMED_REPLY = "malformed_reply"
     EMPTY_REPLY = "empty_reply"
@@ -55,6 +56,7 @@ FAULT_RULES: dict[FaultKind, FaultRule] = {
     FaultKind.CONTEXT_WINDOW: FaultRule(try_next=True, counts_for_breaker=False, larger_window_only=True),
     FaultKind.REQUEST_TOO_LARGE: FaultRule(try_next=True, counts_for_breaker=False, larger_window_only=True),
     FaultKind.INVALID_REQUEST: FaultRule(try_next=False, counts_for_breaker=False),
+    FaultKind.UNSUPPORTED: FaultRule(try_next=True, counts_for_breaker=False),
     FaultKind.MODEL_MISSING: FaultRule(try_next=True, counts_for_breaker=True),
     FaultKind.MALFORMED_REPLY: FaultRule(try_next=True, counts_for_breaker=True),
     FaultKind.EMPTY_REPLY: FaultRule(try_next=True, counts_for_breaker=True),

@@ -28,6 +28,7 @@ class Capability(Enum):
     WEB_SEARCH = "web_search"
     STREAMING = "streaming"
     SEED = "seed"
+    SAMPLING = "sampling"
 
 
 class DataClass(IntEnum):

@@ -6,8 +6,6 @@ import json
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, Field
-
 from pointsman_server.simulator.script import (
     Behaviour,
     Dialect,
@@ -18,6 +16,7 @@ from pointsman_server.simulator.script import (
     UsageOverride,
 )
 from pointsman_server.simulator.server import RunningSimulator
+from pydantic import BaseModel, Field
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession"),
@@ -62,7 +61,7 @@ TOOLS: dict[str, Any] = {
     "find_station": {"type": "object", "properties": {}},
     "plan_journey": Journey.model_json_schema(),
 }
-ODD_TEXT = "Trains <A> & \"B\" leave at 12:00 – 東京 🚆 for 'all'."
+ODD_TEXT = "Trains <A> & \"B\" leave at 12:00 … 東京 🚆 for 'all'."
 
 
 def use(simulator: RunningSimulator, behaviour: Behaviour) -> None:
@@ -138,12 +137,15 @@ async def test_stops_at_max_tokens(ask: Any, dialect: Dialect, stream: bool) -> 
 async def test_stops_at_stop_sequence(ask: Any, dialect: Dialect, stream: bool) -> None:
     read = await ask(dialect, stream=stream, stops=("never", " language"))
     assert read.text == "This is a simulated answer: no"
-    assert read.finish == {
-        Dialect.ANTHROPIC: "stop_sequence",
-        Dialect.GEMINI: "STOP",
-        Dialect.OPENAI_CHAT: "stop",
-        Dialect.COHERE: "STOP_SEQUENCE",
-    }[dialect]
+    assert (
+        read.finish
+        == {
+            Dialect.ANTHROPIC: "stop_sequence",
+            Dialect.GEMINI: "STOP",
+            Dialect.OPENAI_CHAT: "stop",
+            Dialect.COHERE: "STOP_SEQUENCE",
+        }[dialect]
+    )
 
 
 @each_dialect
@@ -161,7 +163,7 @@ EQUAL_CASES: dict[str, tuple[Behaviour, dict[str, Any]]] = {
     "long": (Behaviour(output_tokens=300), {}),
     "foreign characters": (Behaviour(reply_text=ODD_TEXT), {}),
     "thinking": (Behaviour(), {"thinks": True}),
-    "scripted reasoning": (Behaviour(reasoning_text="Thinking it over – twice."), {}),
+    "scripted reasoning": (Behaviour(reasoning_text="Thinking it over … twice."), {}),
     "cut": (Behaviour(), {"max_tokens": 17}),
     "demanded tool": (Behaviour(), {"tools": TOOLS, "demand": "any", "thinks": False}),
     "two tools and text": (
@@ -183,7 +185,9 @@ EQUAL_CASES: dict[str, tuple[Behaviour, dict[str, Any]]] = {
         {},
     ),
     "usage": (
-        Behaviour(usage=UsageOverride(input_tokens=1000, cached_input_tokens=400, output_tokens=70, reasoning_tokens=9)),
+        Behaviour(
+            usage=UsageOverride(input_tokens=1000, cached_input_tokens=400, output_tokens=70, reasoning_tokens=9)
+        ),
         {},
     ),
 }

@@ -1,4 +1,4 @@
-"""What the simulator sends has the shape of what was recorded from the providers: no field, type or event of its own."""
+"""What the simulator sends has the shape of what was recorded from the providers: no field or event of its own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from kit.traffic import load_traffic
-
 from pointsman_server.simulator.script import (
     Behaviour,
     Dialect,

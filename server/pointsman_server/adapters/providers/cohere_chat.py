@@ -101,15 +101,15 @@ def _plan_events(message: _Json) -> _Events:
 
 
 def _block_events(key: str, block: _Json) -> _Events:
-    match block.get("type"):
-        case "text":
+    match as_text(block.get("type")):
+        case "text" | "":
             text = as_text(block.get("text"))
             return [TextDelta(key, text)] if text else ()
         case "thinking":
             thinking = as_text(block.get("thinking"))
             return [ReasoningDelta(key, thinking)] if thinking else ()
         case kind:
-            return [OpaqueDelta(key, _DIALECT, as_text(kind), orjson.dumps(block).decode())]
+            return [OpaqueDelta(key, _DIALECT, kind, orjson.dumps(block).decode())]
 
 
 def _tool_call_events(key: str, tool_call: _Json) -> _Events:
@@ -236,7 +236,7 @@ class _CohereStream:
         index = _index(payload)
         block = as_object(_message(payload).get("content"))
         self._keys[index] = self._new_key("block")
-        if block.get("type") not in ("text", "thinking"):
+        if as_text(block.get("type")) not in ("text", "thinking", ""):
             self._opaque[index] = dict(block)
             return ()
         return self._read_block(index, block)

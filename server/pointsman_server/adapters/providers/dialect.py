@@ -7,12 +7,13 @@ that goes and who we are there (URL, authorisation, version headers). The wire c
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import orjson
 
 from pointsman_server.adapters.providers.json_reading import read_object
+from pointsman_server.adapters.providers.sealing import Sealer, unseal
 from pointsman_server.adapters.providers.sse import SseEvent, SseReader
 from pointsman_server.adapters.providers.wire import HttpWire, PreparedRequest, WireResponse, join_chunks
 from pointsman_server.domain.faults import FaultKind, ProviderFault
@@ -84,7 +85,7 @@ class DialectAdapter:
 
     async def exchange(self, call: ProviderCall) -> AsyncGenerator[Sequence[ReplyEvent], None]:
         """See `ProviderAdapter.exchange`."""
-        outgoing = self._dialect.shape(call)
+        outgoing = self._shape(call)
         request = self._endpoint.prepare(
             outgoing.path, orjson.dumps(outgoing.body), {**call.headers, **outgoing.headers}
         )
@@ -94,11 +95,19 @@ class DialectAdapter:
         ) as response:
             if response.status != 200:
                 raise await self._read_failure(response)
+            sealer = Sealer(call.deployment.provider.dialect)
             async for batch in read_answer(response, self._dialect):
-                yield batch
+                yield sealer.seal(batch)
 
     async def close(self) -> None:
         """The wire is shared and closed by its owner."""
+
+    def _shape(self, call: ProviderCall) -> Outgoing:
+        try:
+            return self._dialect.shape(replace(call, messages=unseal(call.messages, call.deployment.provider.dialect)))
+        except ProviderFault as fault:
+            # Nothing was sent, so another candidate may well be able to.
+            raise ProviderFault(FaultKind.UNSUPPORTED, fault.detail) from fault
 
     async def _read_failure(self, response: WireResponse) -> ProviderFault:
         if 300 <= response.status < 400:

@@ -46,6 +46,7 @@ _MARKS: tuple[tuple[FaultKind, tuple[str, ...]], ...] = (
             "out of credits",
             "monthly limit",
             "calls / month",
+            "credits are depleted",
         ),
     ),
     (

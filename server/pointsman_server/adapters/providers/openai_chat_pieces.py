@@ -127,8 +127,10 @@ class ReasoningDetails:
 
 
 def _continues(last: Json, block: Json) -> bool:
+    # A signature ends its block.
     same = last.get("type") == block.get("type") and last.get("index") == block.get("index")
-    return same and any(name in last or name in block for name in _MERGED_TEXTS) and "data" not in block
+    has_text = any(name in last or name in block for name in _MERGED_TEXTS)
+    return same and has_text and not last.get("signature") and "data" not in block
 
 
 def details_text(blocks: list[Any]) -> str:

@@ -413,6 +413,8 @@ class TestWholeAnswer:
             {"content": []},
             {"content": [{"type": "text", "text": ""}], "tool_plan": ""},
             {"content": [7]},
+            {"content": [{}]},
+            {"content": [{"type": None}]},
         ],
     )
     def test_answer_without_content_has_no_parts(self, message: dict[str, Any]) -> None:
@@ -598,6 +600,11 @@ class TestStream:
     def test_thinking_and_text_under_one_index_are_two_parts(self) -> None:
         pieces = [delta("content-delta", 0, content={"thinking": "Hm."}), *HELLO[2:4]]
         assert read_stream(sse(START, *pieces, message_end())).parts == (ReasoningPart("Hm."), TextPart("Hello"))
+
+    @pytest.mark.parametrize("content", [None, {}, [], {"type": None}, {"type": "text", "text": None}])
+    def test_block_of_nothing_is_no_part(self, content: Any) -> None:
+        start = delta("content-start", 0, content=content)
+        assert read_stream(sse(START, start, {"type": "content-end", "index": 0}, message_end())).parts == ()
 
     def test_unknown_block_is_gathered_from_its_pieces(self) -> None:
         pieces = [

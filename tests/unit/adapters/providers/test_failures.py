@@ -59,6 +59,7 @@ QUOTA_WORDS = [
     ErrorWords(message="You have hit your monthly spending limit"),
     ErrorWords(code="billing_hard_limit_reached"),
     ErrorWords(message="limited to 1000 API calls / month"),
+    ErrorWords(type="RESOURCE_EXHAUSTED", message="Your prepayment credits are depleted."),
 ]
 
 CONTEXT_WORDS = [

@@ -11,7 +11,9 @@ from pointsman_server.domain.message import Part, ToolCallPart
 from pointsman_server.domain.reply import ToolCallDelta, fold
 
 
-def piece(arguments: Any = None, *, index: Any = None, id: str | None = None, name: str | None = None) -> dict[str, Any]:
+def piece(
+    arguments: Any = None, *, index: Any = None, id: str | None = None, name: str | None = None
+) -> dict[str, Any]:
     function = {"name": name, "arguments": arguments}
     said = {"index": index, "id": id, "function": {key: value for key, value in function.items() if value is not None}}
     return {key: value for key, value in said.items() if value is not None}
@@ -76,7 +78,9 @@ class TestPieces:
     def test_id_that_comes_late(self) -> None:
         assert put_together(piece('{"city": ', index=0, name="weather"), piece('"Oslo"}', index=0, id="c1")) == [OSLO]
 
-    @pytest.mark.parametrize("empty", [{}, {"index": 0}, {"function": None}, {"index": 0, "function": {"arguments": ""}}])
+    @pytest.mark.parametrize(
+        "empty", [{}, {"index": 0}, {"function": None}, {"index": 0, "function": {"arguments": ""}}]
+    )
     def test_piece_that_says_nothing(self, empty: dict[str, Any]) -> None:
         calls = ToolCalls()
         assert calls.read_piece(empty) is None
@@ -131,7 +135,9 @@ class TestReasoningDetails:
     def test_texts_and_the_signature_behind_them(self) -> None:
         kind = {"type": "reasoning.text", "index": 0}
         assert merged(
-            {**kind, "text": "The user", "format": "f"}, {**kind, "text": " asks"}, {**kind, "signature": "s", "id": None}
+            {**kind, "text": "The user", "format": "f"},
+            {**kind, "text": " asks"},
+            {**kind, "signature": "s", "id": None},
         ) == [{**kind, "text": "The user asks", "signature": "s", "format": "f"}]
 
     def test_summary_and_encrypted_blocks_stay_apart(self) -> None:
@@ -141,6 +147,10 @@ class TestReasoningDetails:
 
     def test_blocks_of_other_indices_stay_apart(self) -> None:
         first, second = ({"type": "reasoning.text", "text": "Hm.", "index": index} for index in (0, 1))
+        assert merged(first, second) == [first, second]
+
+    def test_signed_blocks_stay_apart(self) -> None:
+        first, second = ({"type": "reasoning.text", "text": text, "signature": text} for text in "ab")
         assert merged(first, second) == [first, second]
 
     def test_the_blocks_that_are_added_are_not_changed(self) -> None:

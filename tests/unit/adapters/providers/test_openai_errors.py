@@ -18,7 +18,11 @@ def error(message: str = "", **fields: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("status", "said", "kind"),
     [
-        (400, error("Unsupported parameter: 'stop'", type="invalid_request_error", code="unsupported_parameter"), INVALID),
+        (
+            400,
+            error("Unsupported parameter: 'stop'", type="invalid_request_error", code="unsupported_parameter"),
+            INVALID,
+        ),
         (400, error("Bad", type="invalid_request_error", code=None, param=None), INVALID),
         (400, error("too long", code="context_length_exceeded"), CONTEXT),
         (400, error("This model's maximum context length is 1048565 tokens."), CONTEXT),

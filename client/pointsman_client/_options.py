@@ -122,7 +122,6 @@ def completion_from(prompt: Prompt, options: Mapping[str, Any]) -> CompletionSpe
 
     Raises TypeError or ValueError that names the option at fault.
     """
-    refuse_unknown(options, StreamOptions)
     spec = _start(prompt)
     for name, value in options.items():
         field = _FIELDS.get(name)

@@ -13,6 +13,7 @@ from pointsman_client._options import (
     CompletionOptions,
     MetadataItems,
     Prompt,
+    StreamOptions,
     checked_timeout,
     completion_from,
     metadata_from,
@@ -86,6 +87,7 @@ class Settings:
 
     def prepare(self, method: Method, prompt: Prompt, options: CompletionOptions) -> PreparedCall:
         """The call that a prompt and its options make; its time starts now. Raises TypeError and ValueError."""
+        refuse_unknown(options, StreamOptions if method is Method.STREAM_COMPLETE else CompletionOptions)
         completion = completion_from(prompt, options)
         timeout_seconds = timeout_from(options, self.defaults.timeout(method.value))
         attempts = Attempts(method, self.retry, timeout_seconds, completion.request_id)

@@ -110,7 +110,7 @@ class StreamedAnswer:
 
     def _close(self) -> None:
         if not self._over:
-            self._over = self._closed = True
+            self._closed = True
 
     def _refuse_if_closed(self) -> None:
         if self._closed:

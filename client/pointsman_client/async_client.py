@@ -171,11 +171,10 @@ class AsyncAnswerStream(StreamedAnswer, AsyncIterator[StreamEvent]):
         return self.answer
 
     async def close(self) -> None:
-        """Ends the call; a second time, or after the end, does nothing."""
-        self.give_up()
+        """Ends the call; reading on raises `Cancelled`. A second time, or after the end, it does nothing."""
+        self._give_up()
 
-    def give_up(self) -> None:
-        """Ends the call without waiting, as `close` does."""
+    def _give_up(self) -> None:
         self._close()
         if self._rpc is not None:
             self._rpc.cancel()
@@ -189,7 +188,7 @@ class AsyncAnswerStream(StreamedAnswer, AsyncIterator[StreamEvent]):
                     break
                 event = self._take(response)
             except BaseException:
-                self.give_up()
+                self._give_up()
                 raise
             if event is not None:
                 return event
@@ -220,10 +219,10 @@ class AsyncAnswerStream(StreamedAnswer, AsyncIterator[StreamEvent]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self.give_up()
+        self._give_up()
 
     def __del__(self) -> None:
-        self.give_up()  # gRPC's own call waits for two runs of the garbage collector
+        self._give_up()  # gRPC's own call waits for two runs of the garbage collector
 
 
 class _Loop(AsyncIterator[Picked], Generic[Picked]):
@@ -240,7 +239,7 @@ class _Loop(AsyncIterator[Picked], Generic[Picked]):
                 return picked
 
     def __del__(self) -> None:
-        self._stream.give_up()
+        self._stream._give_up()
 
 
 @dataclass(frozen=True, slots=True)

@@ -127,7 +127,7 @@ class AnswerStream(StreamedAnswer, Iterator[StreamEvent]):
         return self.answer
 
     def close(self) -> None:
-        """Ends the call; a second time, or after the end, does nothing."""
+        """Ends the call; reading on raises `Cancelled`. A second time, or after the end, it does nothing."""
         self._close()
         if self._rpc is not None:
             self._rpc.cancel()

@@ -21,7 +21,7 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 from pointsman.v1 import answer_pb2, router_service_pb2, router_service_pb2_grpc
 from pointsman_client import Answer, AsyncClient, Client, Decision, PointsmanError, StreamEvent
-from pointsman_client.testing import InMemoryRouter
+from pointsman_client.testing import InMemoryRouter, RecordedCall
 
 
 @dataclass(frozen=True)
@@ -108,18 +108,17 @@ class DoubleBackend:
 
     @property
     def received(self) -> list[Received]:
-        return [
-            Received(
-                call.rpc, call.request, dict(call.metadata), call.timeout_seconds, lambda call=call: call.cancelled
-            )
-            for call in self.router.calls
-        ]
+        return [_as_received(call) for call in self.router.calls]
 
     def client(self, **options: Any) -> Client:
         return self.router.client(**options)
 
     def async_client(self, **options: Any) -> AsyncClient:
         return self.router.async_client(**options)
+
+
+def _as_received(call: RecordedCall) -> Received:
+    return Received(call.rpc, call.request, dict(call.metadata), call.timeout_seconds, lambda: call.cancelled)
 
 
 class ScriptedRouter(router_service_pb2_grpc.RouterServiceServicer):
@@ -135,7 +134,7 @@ class ScriptedRouter(router_service_pb2_grpc.RouterServiceServicer):
     async def Complete(self, request: Any, context: Any) -> Any:
         return await self._unary("Complete", request, context)
 
-    async def StreamComplete(self, request: Any, context: Any) -> None:
+    async def StreamComplete(self, request: Any, context: Any) -> None:  # type: ignore[override]  # it writes
         ended: list[bool] = []
         self._record("StreamComplete", request, context, lambda: ended == [False])
         scene = self.scenes.popleft()

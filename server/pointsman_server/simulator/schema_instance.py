@@ -76,11 +76,29 @@ class _Maker:
         rest = {key: value for key, value in merged.items() if key != keyword}
         branches = [branch for branch in merged[keyword] if isinstance(branch, Mapping)]
         if depth > _SHALLOW_DEPTH:
-            # A recursive type ends in the branch that does not refer back, null most often.
-            branches.sort(key=lambda branch: "$ref" in branch or "items" in branch or "properties" in branch)
+            # A recursive type ends in the branch that does not lead back to itself.
+            branches.sort(key=lambda branch: self._height(branch, frozenset(), 0))
         chosen = dict(self._merge(branches[0], depth)) if branches else {}
         _fold(chosen, rest)
         return self.make(chosen, depth + 1)
+
+    def _height(self, schema: _Schema, seen: frozenset[str], depth: int) -> float:
+        """How many levels an instance needs at least; infinite where a type cannot but contain itself."""
+        if not isinstance(schema, Mapping) or depth > _SHALLOW_DEPTH:
+            return depth
+        reference = schema.get("$ref")
+        if reference is not None:
+            if reference in seen:
+                return math.inf
+            return self._height(self._resolve(reference), seen | {str(reference)}, depth)
+        branches = schema.get("anyOf") or schema.get("oneOf")
+        if branches:
+            return min(self._height(branch, seen, depth + 1) for branch in branches)
+        properties = schema.get("properties", {})
+        inner = [properties[name] for name in schema.get("required", ()) if name in properties]
+        if schema.get("minItems"):
+            inner.append(schema.get("items", {}))
+        return max((self._height(part, seen, depth + 1) for part in inner), default=depth)
 
     def _make_typed(self, schema: Mapping[str, Any], depth: int) -> Any:
         match _type_of(schema):

@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 
 import pytest
+from kit.command_line import Cli
 
 SIMULATED = "This is a simulated answer: no language model was asked."
 
 
-def test_the_answer_alone_goes_to_standard_output(cli, server: str) -> None:
+def test_the_answer_alone_goes_to_standard_output(cli: Cli, server: str) -> None:
     result = cli("complete", "--server", server, "Hello")
     assert result.exit_code == 0
     assert result.stdout.startswith(SIMULATED)
@@ -20,7 +21,7 @@ def test_the_answer_alone_goes_to_standard_output(cli, server: str) -> None:
         assert words in footer
 
 
-def test_streamed_and_whole_answers_are_the_same(cli, server: str) -> None:
+def test_streamed_and_whole_answers_are_the_same(cli: Cli, server: str) -> None:
     streamed = cli("complete", "--server", server, "--stream", "Hello", "--deployment", "sim-long")
     whole = cli("complete", "--server", server, "--no-stream", "Hello", "--deployment", "sim-long")
     assert streamed.stdout == whole.stdout
@@ -29,42 +30,42 @@ def test_streamed_and_whole_answers_are_the_same(cli, server: str) -> None:
     assert streamed.stderr.startswith("[sim-long, simulated | ")
 
 
-def test_the_prompt_comes_from_standard_input(cli, server: str) -> None:
+def test_the_prompt_comes_from_standard_input(cli: Cli, server: str) -> None:
     piped = cli("complete", "--server", server, "-", stdin="Hello\n")
     typed = cli("complete", "--server", server, "Hello")
     assert piped.stdout == typed.stdout
 
 
-def test_input_that_is_no_text_is_refused(cli, server: str) -> None:
+def test_input_that_is_no_text_is_refused(cli: Cli, server: str) -> None:
     result = cli("complete", "--server", server, "-", stdin=b"a\xffb")
     assert result.exit_code == 2
     assert "not UTF-8" in result.stderr
 
 
-def test_json_is_one_object(cli, server: str) -> None:
+def test_json_is_one_object(cli: Cli, server: str) -> None:
     response = json.loads(cli("complete", "--server", server, "--json", "Hello").stdout)
     assert response["message"]["parts"][0]["text"].startswith(SIMULATED)
     assert response["finish_reason"] == "FINISH_REASON_STOP"
 
 
-def test_json_of_a_stream_is_one_event_a_line(cli, server: str) -> None:
+def test_json_of_a_stream_is_one_event_a_line(cli: Cli, server: str) -> None:
     result = cli("complete", "--server", server, "--json", "--stream", "Hello", "--deployment", "sim-long")
     events = [json.loads(line) for line in result.stdout.splitlines()]
-    assert [list(event)[0] for event in (events[0], events[-1])] == ["decision", "completed"]
+    assert [next(iter(event)) for event in (events[0], events[-1])] == ["decision", "completed"]
     assert {name for event in events for name in event} == {"decision", "delta", "warning", "completed"}
     text = "".join(event["delta"]["text"] for event in events if "delta" in event)
     assert text == events[-1]["completed"]["message"]["parts"][0]["text"]
 
 
 @pytest.mark.parametrize("how", ["--stream", "--no-stream"])
-def test_a_cut_answer_and_sources_are_told(cli, server: str, how: str) -> None:
+def test_a_cut_answer_and_sources_are_told(cli: Cli, server: str, how: str) -> None:
     cut = cli("complete", "--server", server, how, "Hello", "--deployment", "sim-length")
     assert " | finish: length | " in cut.stderr
     cited = cli("complete", "--server", server, how, "Hello", "--deployment", "sim-cited")
     assert " | 2 sources (--json shows them) | " in cited.stderr
 
 
-def test_generation_options_reach_the_server(cli, server: str, tmp_path: Path) -> None:
+def test_generation_options_reach_the_server(cli: Cli, server: str, tmp_path: Path) -> None:
     schema = tmp_path / "schema.json"
     schema.write_text(json.dumps({"type": "object", "properties": {"city": {"const": "Paris"}}, "required": ["city"]}))
     result = cli("complete", "--server", server, "Hello", "--schema", str(schema), "--temperature", "0.5")
@@ -76,7 +77,7 @@ def test_generation_options_reach_the_server(cli, server: str, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("content", "words"), [("{", "is not JSON"), ("[]", "holds no JSON object"), (None, "cannot be read: No such file")]
 )
-def test_a_schema_that_cannot_be_used_is_refused(cli, tmp_path: Path, content: str | None, words: str) -> None:
+def test_a_schema_that_cannot_be_used_is_refused(cli: Cli, tmp_path: Path, content: str | None, words: str) -> None:
     file = tmp_path / "schema.json"
     if content is not None:
         file.write_text(content)
@@ -85,13 +86,13 @@ def test_a_schema_that_cannot_be_used_is_refused(cli, tmp_path: Path, content: s
     assert f"{file} {words}" in result.stderr
 
 
-def test_failover_needs_a_stream(cli) -> None:
+def test_failover_needs_a_stream(cli: Cli) -> None:
     result = cli("complete", "Hello", "--failover", "restart")
     assert result.exit_code == 2
     assert "add --stream" in result.stderr
 
 
-def test_a_broken_stream_keeps_what_came_and_fails(cli, server: str) -> None:
+def test_a_broken_stream_keeps_what_came_and_fails(cli: Cli, server: str) -> None:
     result = cli("complete", "--server", server, "--stream", "Hello", "--deployment", "sim-fault-stream-error-mid")
     assert result.exit_code == 1
     assert SIMULATED.startswith(result.stdout.rstrip("\n")[:20])
@@ -100,16 +101,20 @@ def test_a_broken_stream_keeps_what_came_and_fails(cli, server: str) -> None:
     assert "--failover restart" in result.stderr
 
 
-def test_a_restarted_stream_says_so(cli, server: str) -> None:
+def test_a_restarted_stream_says_so(cli: Cli, server: str) -> None:
+    broken = "sim-fault-stream-error-mid"
     result = cli(
         "complete", "--server", server, "--stream", "Hello", "--failover", "restart",
-        "--allow", "sim-fault-stream-error-mid", "--allow", "sim-fast", "--deny", "sim-cited", "--quality-bias", "0",
+        "--allow", broken, "--allow", "sim-cached", "--quality-bias", "0",
     )  # fmt: skip
     assert result.exit_code == 0
-    assert result.stdout.splitlines()[-1].startswith(SIMULATED)
+    cut, whole = result.stdout.splitlines()
+    assert whole.startswith(cut)
+    assert f"[{broken} failed; the answer starts again with sim-cached]" in result.stderr
+    assert " | 2 attempts | " in result.stderr
 
 
-def test_a_refused_key_is_the_operators_matter(cli, server: str) -> None:
+def test_a_refused_key_is_the_operators_matter(cli: Cli, server: str) -> None:
     result = cli("complete", "--server", server, "Hello", "--deployment", "sim-fault-401")
     assert result.exit_code == 1
     assert "reason: PROVIDER_AUTH (INTERNAL)" in result.stderr

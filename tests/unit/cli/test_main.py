@@ -5,23 +5,23 @@ import sys
 from importlib.metadata import version
 
 import pytest
-from click.testing import Result
+from kit.command_line import Cli
 
 
-def test_version(cli) -> None:
+def test_version(cli: Cli) -> None:
     assert cli("--version").output == f"pointsman {version('pointsman')}\n"
 
 
 @pytest.mark.parametrize("command", ["serve", "simulate", "preflight", "route", "complete"])
-def test_every_command_explains_itself(cli, command: str) -> None:
+def test_every_command_explains_itself(cli: Cli, command: str) -> None:
     assert f"\n  {command} " in cli("--help").output
-    result: Result = cli(command, "--help")
+    result = cli(command, "--help")
     assert result.exit_code == 0
     assert result.output.startswith(f"Usage: pointsman {command}")
 
 
-def test_an_unknown_command_is_wrong_usage(cli) -> None:
-    result: Result = cli("serv")
+def test_an_unknown_command_is_wrong_usage(cli: Cli) -> None:
+    result = cli("serv")
     assert result.exit_code == 2
     assert "No such command 'serv'" in result.output
 

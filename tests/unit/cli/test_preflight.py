@@ -2,10 +2,14 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
+from click.testing import Result
+from kit.command_line import Cli
 from pointsman_server.bootstrap.policies import shipped_policy
+
+Preflight = Callable[..., Result]
 
 DEMO = str(shipped_policy("demo"))
 
@@ -17,15 +21,13 @@ def taken_port() -> Iterator[int]:
 
 
 @pytest.fixture
-def free(cli):
+def free(cli: Cli) -> Preflight:
     """Runs preflight with addresses that are surely free."""
-    return lambda *arguments, **environ: cli(
-        "preflight", *arguments,
-        **{"POINTSMAN_GRPC_ADDRESS": "127.0.0.1:0", "POINTSMAN_HTTP_ADDRESS": "127.0.0.1:0", **environ},
-    )  # fmt: skip
+    addresses = dict.fromkeys(("POINTSMAN_GRPC_ADDRESS", "POINTSMAN_HTTP_ADDRESS"), "127.0.0.1:0")
+    return lambda *arguments, **environ: cli("preflight", *arguments, **{**addresses, **environ})
 
 
-def test_a_sound_configuration_passes(free) -> None:
+def test_a_sound_configuration_passes(free: Preflight) -> None:
     result = free("--policy", DEMO)
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
@@ -34,14 +36,14 @@ def test_a_sound_configuration_passes(free) -> None:
     assert "\x1b" not in result.stdout
 
 
-def test_the_json_report_is_whole(free) -> None:
+def test_the_json_report_is_whole(free: Preflight) -> None:
     report = json.loads(free("--json", "--policy", DEMO).stdout)
     assert report["ok"]
     assert report["counts"]["fail"] == 0
     assert {"address.grpc", "policy", "tokenizer", "tier.light"} <= {check["id"] for check in report["checks"]}
 
 
-def test_a_failure_names_its_remedy_and_sets_the_exit_code(free, taken_port: int) -> None:
+def test_a_failure_names_its_remedy_and_sets_the_exit_code(free: Preflight, taken_port: int) -> None:
     result = free("--policy", DEMO, POINTSMAN_GRPC_ADDRESS=f"127.0.0.1:{taken_port}")
     assert result.exit_code == 1
     assert f"cannot listen on 127.0.0.1:{taken_port}" in result.stdout
@@ -49,18 +51,18 @@ def test_a_failure_names_its_remedy_and_sets_the_exit_code(free, taken_port: int
     assert result.stdout.splitlines()[-1].endswith(" 1 failed")
 
 
-def test_settings_that_cannot_be_read_are_failed_checks(free) -> None:
+def test_settings_that_cannot_be_read_are_failed_checks(free: Preflight) -> None:
     report = free("--json", POINTSMAN_WORKERS="0")
     assert report.exit_code == 1
     assert [check["id"] for check in json.loads(report.stdout)["checks"]] == ["settings.POINTSMAN_WORKERS"]
 
 
-def test_a_wrong_policy_is_a_failed_check(free) -> None:
+def test_a_wrong_policy_is_a_failed_check(free: Preflight) -> None:
     result = free("--policy", "/no/such.yaml")
     assert result.exit_code == 1
     assert "/no/such.yaml: the file does not exist" in result.stdout
 
 
-def test_endpoints_are_asked_only_when_wanted(free) -> None:
+def test_endpoints_are_asked_only_when_wanted(free: Preflight) -> None:
     assert ".endpoint" not in free("--policy", DEMO).stdout
     assert "provider.sim-openai.endpoint" in free("--policy", DEMO, "--check-endpoints").stdout

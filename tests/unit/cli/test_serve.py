@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from kit.command_line import Cli
 
 BAD_POLICY = str(Path(__file__).parents[1] / "config" / "bad" / "many_at_once.yaml")
 
@@ -18,7 +19,7 @@ BAD_POLICY = str(Path(__file__).parents[1] / "config" / "bad" / "many_at_once.ya
     ],
 )
 def test_what_cannot_be_used_is_told_without_a_traceback(
-    cli, arguments: list[str], environ: dict[str, str], words: list[str]
+    cli: Cli, arguments: list[str], environ: dict[str, str], words: list[str]
 ) -> None:
     result = cli("serve", *arguments, **environ)
     assert result.exit_code == 2
@@ -28,7 +29,7 @@ def test_what_cannot_be_used_is_told_without_a_traceback(
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:50051", "[::]:50051", "192.0.2.1:50051", "example.com:50051"])
-def test_an_address_that_others_can_reach_is_refused(cli, address: str) -> None:
+def test_an_address_that_others_can_reach_is_refused(cli: Cli, address: str) -> None:
     result = cli("serve", "--grpc-address", address)
     assert result.exit_code == 2
     assert f"{address} can be reached from other machines" in result.stderr

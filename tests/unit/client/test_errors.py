@@ -32,9 +32,7 @@ from pointsman_client.errors import (
     error_from_rpc,
 )
 
-REASONS = [
-    name.removeprefix("ERROR_REASON_") for name in dict(ErrorReason.items()) if not name.endswith("_UNSPECIFIED")
-]
+REASONS = [name.removeprefix("ERROR_REASON_") for name, number in ErrorReason.items() if number]
 
 
 def raised(
@@ -47,7 +45,9 @@ def raised(
         status.details.append(packed)
     trailing = [("grpc-status-details-bin", status.SerializeToString() if raw_details is None else raw_details)]
     trailing += [(key.replace("_", "-"), value) for key, value in trailers.items()]
-    return grpc.aio.AioRpcError(code, grpc.aio.Metadata(), grpc.aio.Metadata(*trailing), details=message)
+    return grpc.aio.AioRpcError(
+        code, grpc.aio.Metadata(), grpc.aio.Metadata(*trailing), details=message, debug_error_string=None
+    )
 
 
 def test_every_reason_of_the_contract_has_a_class() -> None:

@@ -40,6 +40,7 @@ from pointsman_client import (
     RateLimited,
     RequestIdReused,
     RetryPolicy,
+    StreamEvent,
     StreamInterrupted,
     Unauthenticated,
     Unavailable,
@@ -135,7 +136,13 @@ class TestRoute:
 class TestStream:
     async def test_gives_every_event_and_the_answer(self, backend: Backend, caller: Caller) -> None:
         response = answer("Once upon a time")
-        events = [DECISION, text("Once upon"), Warning(code="w", message="m"), text(" a time"), response]
+        events: list[StreamEvent] = [
+            DECISION,
+            text("Once upon"),
+            Warning(code="w", message="m"),
+            text(" a time"),
+            response,
+        ]
         backend.play(Answers(response, events))
         reading = await caller.read("A story")
         assert reading.events == events
@@ -145,7 +152,13 @@ class TestStream:
     async def test_gives_the_text_piece_by_piece(self, backend: Backend, caller: Caller) -> None:
         response = answer("Once upon a time", tool_call("c1", "end", {}))
         call = ToolCallDelta(id="c1", name="end", arguments_json="{}")
-        events = [DECISION, text("Once upon"), text(" a time"), Delta(tool_call=call, part_index=1), response]
+        events: list[StreamEvent] = [
+            DECISION,
+            text("Once upon"),
+            text(" a time"),
+            Delta(tool_call=call, part_index=1),
+            response,
+        ]
         backend.play(Answers(response, events))
         reading = await caller.read_text("A story")
         assert reading.deltas == ["Once upon", " a time"]
@@ -161,7 +174,7 @@ class TestStream:
         thought = response.message.parts.add(signature="seal", reasoning=Reasoning(text="Hm, well"))
         response.message.parts.insert(0, thought)
         del response.message.parts[2]
-        events = [
+        events: list[StreamEvent] = [
             DECISION,
             Delta(reasoning=Reasoning(text="Hm, "), signature="se"),
             Delta(reasoning=Reasoning(text="well"), signature="al"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, get_type_hints
 
 import pytest
+from google.protobuf.json_format import MessageToDict
 from pointsman.v1.answer_pb2 import STREAM_FAILOVER_CONTINUE, STREAM_FAILOVER_UNSPECIFIED
 from pointsman.v1.completion_pb2 import (
     CACHE_MODE_READ_ONLY,
@@ -33,6 +34,7 @@ from pointsman_client._options import (
     completion_from,
     failover_from,
     metadata_from,
+    refuse_unknown,
 )
 
 EVERYTHING: CompletionOptions = {
@@ -81,7 +83,7 @@ def test_every_option_lands_in_its_field() -> None:
     assert (generation.max_output_tokens, generation.top_p, generation.seed) == (100, 0.5, 7)
     assert generation.HasField("temperature")
     assert list(generation.stop_sequences) == ["END"]
-    assert generation.response_schema["properties"]["a"]["type"] == "integer"
+    assert MessageToDict(generation.response_schema) == EVERYTHING["response_schema"]
     assert generation.tools[0].parameters["type"] == "object"
     assert generation.tool_choice.mode == TOOL_CHOICE_MODE_REQUIRED
     assert generation.reasoning_effort == REASONING_EFFORT_HIGH
@@ -151,8 +153,6 @@ def test_contract_values_are_taken_too() -> None:
 @pytest.mark.parametrize(
     ("options", "kind", "said"),
     [
-        ({"temprature": 1}, TypeError, r"no option 'temprature'; did you mean 'temperature'\?"),
-        ({"zzz": 1}, TypeError, "there is no option 'zzz'$"),
         ({"temperature": "hot"}, TypeError, "option 'temperature' cannot be this str"),
         ({"temperature": None}, TypeError, "option 'temperature' cannot be None: leave it out"),
         ({"max_output_tokens": 2**40}, ValueError, "option 'max_output_tokens'"),
@@ -171,6 +171,19 @@ def test_contract_values_are_taken_too() -> None:
 def test_a_wrong_option_is_named_with_its_remedy(options: Any, kind: type[Exception], said: str) -> None:
     with pytest.raises(kind, match=said):
         completion_from("Hi", options)
+
+
+@pytest.mark.parametrize(
+    ("options", "known", "said"),
+    [
+        ({"temprature": 1}, CompletionOptions, r"no option 'temprature'; did you mean 'temperature'\?$"),
+        ({"zzz": 1}, CompletionOptions, "there is no option 'zzz'$"),
+        ({"failover": "restart"}, CompletionOptions, "there is no option 'failover'"),
+    ],
+)
+def test_an_unknown_option_is_named(options: Any, known: type, said: str) -> None:
+    with pytest.raises(TypeError, match=said):
+        refuse_unknown(options, known)
 
 
 def test_a_wrong_message_is_named_without_its_text() -> None:

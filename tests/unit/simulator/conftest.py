@@ -9,7 +9,8 @@ import aiohttp
 import pytest
 from pointsman_server.simulator.script import Dialect
 from pointsman_server.simulator.server import RunningSimulator, start_simulator
-from unit.simulator.sdk_readers import READERS, Read, Reader, Wanted
+from unit.simulator.sdk_readers import READERS
+from unit.simulator.sdk_reading import Read, Reader, Wanted
 from unit.simulator.wire_client import RawClient
 
 

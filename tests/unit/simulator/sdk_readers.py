@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import AsyncIterator
+from typing import Any
 
 import anthropic
 import pytest
 from google import genai
 from google.genai import types
+from unit.simulator.openai_readers import ChatReader, ResponsesReader
+from unit.simulator.sdk_reading import KEY, Read, Reader, Wanted, nested_tools
 from pointsman_server.simulator.script import Dialect
-
 
 
 class AnthropicReader:

@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 from pointsman_server.simulator.script import Dialect
-from unit.simulator.sdk_readers import KEY
+from unit.simulator.sdk_reading import KEY
 
 
 @dataclass(frozen=True)

@@ -141,9 +141,8 @@ class AnswerReader:
             events.extend(self.finish(reason))
 
     def _read_part(self, part: Mapping[str, Any], events: list[ReplyEvent]) -> None:
-        text = part.get("text")
-        if isinstance(text, str):
-            self._add_text(part, text, events)
+        if "text" in part:
+            self._add_text(part, as_text(part["text"]), events)
         elif "functionCall" in part:
             self._add_call(part, as_object(part["functionCall"]), events)
         elif not _ATTRIBUTES.issuperset(part):

@@ -364,7 +364,7 @@ class TestAdapter:
         async with adapter_to(upstream) as (adapter, url):
             with pytest.raises(ProviderFault) as caught:
                 await converse(adapter, call_to(url, seed=1))
-        assert caught.value.kind is FaultKind.INVALID_REQUEST
+        assert caught.value.kind is FaultKind.UNSUPPORTED
         assert upstream.requests == []
 
     @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from typing import Any
@@ -132,22 +132,23 @@ def snapshot_of(dialect: Dialect, base_url: str) -> Snapshot:
     return Snapshot("v1", "test", {"d": deployment}, {}, {})
 
 
-@pytest_asyncio.fixture(
-    scope="module", loop_scope="module", params=list(Dialect), ids=lambda dialect: str(dialect.value)
-)
-async def shared_bench(request: pytest.FixtureRequest) -> AsyncIterator[Bench]:
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def benches() -> AsyncIterator[Mapping[Dialect, Bench]]:
     simulator, wire = await start_simulator(), HttpWire()
-    snapshot = snapshot_of(request.param, simulator.base_url)
-    adapters = build_adapters(snapshot, wire)
-    yield Bench(request.param, adapters["simulated"], snapshot.deployments["d"], simulator)
+    snapshots = {dialect: snapshot_of(dialect, simulator.base_url) for dialect in Dialect}
+    yield {
+        dialect: Bench(dialect, build_adapters(snapshot, wire)["simulated"], snapshot.deployments["d"], simulator)
+        for dialect, snapshot in snapshots.items()
+    }
     await wire.close()
     await simulator.stop()
 
 
-@pytest.fixture
-def bench(shared_bench: Bench) -> Bench:
-    shared_bench.script = Script()
-    return shared_bench
+@pytest.fixture(params=list(Dialect), ids=lambda dialect: str(dialect.value))
+def bench(request: pytest.FixtureRequest, benches: Mapping[Dialect, Bench]) -> Bench:
+    chosen = benches[request.param]
+    chosen.script = Script()
+    return chosen
 
 
 def reasoning_of(reply: Reply) -> str:
@@ -250,6 +251,33 @@ class TestSoundAnswers:
         reply = await bench.ask_both_ways()
         assert reply.text in ("No.", "")
         assert reply.finish_reason in UNUSUAL_ENDS
+
+
+class TestMovingOn:
+    @pytest.mark.parametrize("next_dialect", list(Dialect), ids=lambda dialect: str(dialect.value))
+    @pytest.mark.parametrize("stream", [False, True], ids=["whole", "stream"])
+    async def test_conversation_goes_on_with_any_other(
+        self, bench: Bench, benches: Mapping[Dialect, Bench], next_dialect: Dialect, stream: bool
+    ) -> None:
+        asked: dict[str, Any] = {"tools": (CLOCK,), "reasoning_effort": ReasoningEffort.LOW, "limit": 4_000}
+        bench.behave(reasoning_text="I need a clock.", tool_calls=(ScriptedToolCall("clock", {}),))
+        first = await bench.ask(stream=stream, **asked)
+        call = next(part for part in first.parts if isinstance(part, ToolCallPart))
+        turns = (Message(Role.ASSISTANT, first.parts), Message(Role.TOOL, (ToolResultPart(call.id, "12:00"),)))
+        other = benches[next_dialect]
+        other.behave(reply_text="It is noon.")
+        reply = await other.ask(QUESTION, *turns, stream=stream, **asked)
+        assert reply.text == "It is noon."
+        sent = other.simulator.calls[-1].raw_body
+        for signature in signatures_of(first):
+            own_words = signature.rpartition(":")[2]
+            assert signature.encode() not in sent
+            assert (own_words.encode() in sent) == (next_dialect is bench.dialect)
+
+
+def signatures_of(reply: Reply) -> list[str]:
+    signed = [part for part in reply.parts if isinstance(part, (TextPart, ReasoningPart, ToolCallPart))]
+    return [part.signature for part in signed if part.signature]
 
 
 class TestUsage:

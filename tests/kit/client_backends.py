@@ -7,6 +7,7 @@ other backend can play it. Add a backend by putting it into `BACKENDS`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -255,6 +256,9 @@ class Caller(Protocol):
     async def leave_block(self, prompt: Any, **options: Any) -> Any:
         """Reads one event inside a `with` block, leaves the block and returns the stream."""
 
+    async def step_until_error(self, prompt: Any, **options: Any) -> Any:
+        """Reads events one by one until one cannot be read, and returns the stream, still referenced."""
+
     async def raw(self, rpc: str, request: ProtoMessage, **options: Any) -> Any:
         """Calls a stub of the contract."""
 
@@ -330,6 +334,16 @@ class SyncCaller:
 
         return await asyncio.to_thread(read)
 
+    async def step_until_error(self, prompt: Any, **options: Any) -> Any:
+        def read() -> Any:
+            stream = self.client.stream(prompt, **options)
+            with contextlib.suppress(PointsmanError):
+                while next(stream, None):
+                    pass
+            return stream
+
+        return await asyncio.to_thread(read)
+
     async def raw(self, rpc: str, request: ProtoMessage, **options: Any) -> Any:
         return await asyncio.to_thread(getattr(self.client.router, rpc), request, **options)
 
@@ -385,6 +399,13 @@ class AsyncCaller:
     async def leave_block(self, prompt: Any, **options: Any) -> Any:
         async with self.client.stream(prompt, **options) as stream:
             await anext(stream)
+        return stream
+
+    async def step_until_error(self, prompt: Any, **options: Any) -> Any:
+        stream = self.client.stream(prompt, **options)
+        with contextlib.suppress(PointsmanError):
+            while await anext(stream, None):
+                pass
         return stream
 
     async def raw(self, rpc: str, request: ProtoMessage, **options: Any) -> Any:

@@ -35,7 +35,7 @@ _STEPS = re.compile(
 )
 _CONSTRAINTS = re.compile(
     r"\b(must|should|at most|at least|without|only|no more than|exactly|except|unless|between)\b"
-    r"|^\s*(?:[-*]|\d+[.)])\s",
+    r"|^[ \t]*(?:[-*]|\d+[.)])\s",
     re.IGNORECASE | re.MULTILINE,
 )
 _CODE = re.compile(r"```|\bdef \w+\(|\bclass \w+[:({]|\bSELECT\b.+\bFROM\b|[;{}]\s*$", re.MULTILINE)

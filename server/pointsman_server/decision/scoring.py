@@ -36,7 +36,7 @@ def cost_of(
     cap = request.constraints.max_cost_micro_usd
     if cap is not None:
         affordable = _affordable_output_tokens(deployment, tokens, cap)
-        if affordable < min(most_output, LEAST_USEFUL_OUTPUT_TOKENS):
+        if affordable < min(wanted, model.max_output_tokens, LEAST_USEFUL_OUTPUT_TOKENS):
             detail = f"the input alone could cost nearly or more than the {cap} micro-USD of max_cost_micro_usd"
             return Rejection(deployment.id, ExclusionReason.COST, detail)
         most_output = min(most_output, affordable)

@@ -126,9 +126,11 @@ class RunningAttempt:
     def _timed_out(self) -> ProviderFault | DeadlineExceeded:
         if self._clock.monotonic() >= self._call.deadline - _TIMER_SLACK_SECONDS:
             return DeadlineExceeded(Step.DISPATCH)
-        if self.builder.has_content:
-            return ProviderFault(FaultKind.STREAM_CUT, "the stream stood still for longer than idle_seconds")
-        return ProviderFault(FaultKind.TIMEOUT, "no content within the time allowed")
+        if not self.builder.has_content:
+            return ProviderFault(FaultKind.TIMEOUT, "no content within the time allowed")
+        if self._clock.monotonic() >= self._ends_at - _TIMER_SLACK_SECONDS:
+            return ProviderFault(FaultKind.STREAM_CUT, "the answer was not whole within the time allowed")
+        return ProviderFault(FaultKind.STREAM_CUT, "the stream stood still for longer than idle_seconds")
 
     def _take(self, batch: Sequence[ReplyEvent]) -> bool:
         progressed = False

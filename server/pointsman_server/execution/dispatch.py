@@ -93,16 +93,18 @@ class Dispatcher:
                 outcome = AttemptOutcome.SUCCEEDED
             except ProviderFault as error:
                 fault, outcome = error, AttemptOutcome.FAILED
+            except DeadlineExceeded as error:
+                error.attempts = record.failures
+                raise
             finally:
                 self._close(attempt, outcome, fault, record)
             if fault is None:
                 record.answered_by, record.reply = candidate, attempt.builder.build()
                 return
-            if relayed and (call.failover is FailoverMode.TERMINATE or not fault.rule.try_next):
-                raise self._interrupted(attempt, record) from fault
-            if not fault.rule.try_next:
-                raise _all_failed(record) from fault
-        raise _all_failed(record)
+            if not fault.rule.try_next or (relayed and call.failover is FailoverMode.TERMINATE):
+                break
+        end = self._interrupted(attempt, record) if relayed else _all_failed(record)
+        raise end from record.attempts[-1].fault
 
     def _in_turn(self, plan: RoutePlan, record: DispatchRecord) -> Iterator[Candidate]:
         for candidate in plan.candidates:
@@ -118,6 +120,8 @@ class Dispatcher:
         if left_seconds < LEAST_ATTEMPT_SECONDS:
             raise DeadlineExceeded(Step.DISPATCH, record.failures)
         allowed_seconds = min(left_seconds, candidate.deployment.timeouts.total_seconds)
+        # A model that cannot stream gives its whole answer as one piece.
+        stream = stream and Capability.STREAMING in candidate.deployment.model.capabilities
         if not stream and candidate is not plan.candidates[-1]:
             allowed_seconds = min(allowed_seconds, left_seconds * SHARE_OF_TIME_WITH_FALLBACK)
         return RunningAttempt(
@@ -125,8 +129,7 @@ class Dispatcher:
             candidate,
             self._adapters[candidate.deployment.provider.id],
             self._clock,
-            # A model that cannot stream gives its whole answer as one piece.
-            stream=stream and Capability.STREAMING in candidate.deployment.model.capabilities,
+            stream=stream,
             allowed_seconds=allowed_seconds,
         )
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -105,18 +106,13 @@ class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         async def guarded(request: Any, context: _Context) -> Any:
             info = self._open(method, request, context)
             started_at = self._clock.monotonic()
-            if counted:
-                self.active_calls += 1
             try:
-                self._admit(request, context, counted=counted)
-                return await handle(_checked(request), context)
+                with self._admitted(request, context, counted=counted):
+                    return await handle(_checked(request), context)
             except (asyncio.CancelledError, grpc.aio.AbortError):
                 raise
             except Exception as error:
                 await self._abort(error, info, context, self._clock.monotonic() - started_at)
-            finally:
-                if counted:
-                    self.active_calls -= 1
 
         return guarded
 
@@ -144,10 +140,20 @@ class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             return match.group(0)
         return f"00-{self._ids.new_hex(16)}-{self._ids.new_hex(8)}-01"
 
-    def _admit(self, request: Any, context: _Context, *, counted: bool) -> None:
+    @contextmanager
+    def _admitted(self, request: Any, context: _Context, *, counted: bool) -> Iterator[None]:
+        self._require_admission(request, context, counted=counted)
+        # Calls that are refused are not counted: a burst of them must not crowd out the ones that could be served.
+        self.active_calls += counted
+        try:
+            yield
+        finally:
+            self.active_calls -= counted
+
+    def _require_admission(self, request: Any, context: _Context, *, counted: bool) -> None:
         if counted and self.draining:
             raise Draining(DRAINING_RETRY_SECONDS)
-        if counted and self.active_calls > self._max_concurrent_calls:
+        if counted and self.active_calls >= self._max_concurrent_calls:
             raise Overloaded(OVERLOADED_RETRY_SECONDS)
         if len(context.invocation_metadata() or ()) > MAX_METADATA_ENTRIES:
             raise TooMuchMetadata

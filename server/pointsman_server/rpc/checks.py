@@ -29,6 +29,16 @@ _ROLE_OF_PART: Mapping[str, frozenset[int]] = {
 
 _MAX_REFERENCE_CHAIN = 32
 
+_DRAFTS = frozenset(
+    {
+        "http://json-schema.org/draft-04/schema",
+        "http://json-schema.org/draft-06/schema",
+        "http://json-schema.org/draft-07/schema",
+        "https://json-schema.org/draft/2019-09/schema",
+        "https://json-schema.org/draft/2020-12/schema",
+    }
+)
+
 
 def check_conversation(spec: pb.CompletionSpec) -> _Problems:
     """What is wrong with the conversation as a whole."""
@@ -137,6 +147,10 @@ def unavailable_features(spec: pb.CompletionSpec) -> _Problems:
 @lru_cache(maxsize=512)
 def _wrong_schema(serialised: bytes) -> str | None:
     schema = struct_to_dict(Struct.FromString(serialised))
+    named_draft = schema.get("$schema")
+    if isinstance(named_draft, str) and named_draft.removesuffix("#") not in _DRAFTS:
+        # Before anything else reads the schema: the validator would fetch an address that it does not know.
+        return "must name a published draft of JSON Schema in $schema, or none"
     if _has_recursive_reference(schema):
         return "must not hold a $ref that leads outside of itself or back to itself"
     try:

@@ -206,12 +206,12 @@ def _number_checks(rules: rules_pb2.FieldRules) -> list[ValueCheck]:
     if rules.HasField("minimum"):
         least = rules.minimum
         if rules.minimum_exclusive:
-            checks.append(lambda value: None if value > least else f"must be greater than {least:g}")
+            checks.append(lambda value: None if value > least else f"must be greater than {least:.15g}")
         else:
-            checks.append(lambda value: None if value >= least else f"must be at least {least:g}")
+            checks.append(lambda value: None if value >= least else f"must be at least {least:.15g}")
     if rules.HasField("maximum"):
         most = rules.maximum
-        checks.append(lambda value: None if value <= most else f"must be at most {most:g}")
+        checks.append(lambda value: None if value <= most else f"must be at most {most:.15g}")
     return checks
 
 

@@ -6,6 +6,9 @@ from typing import Any
 
 from google.protobuf.struct_pb2 import Struct, Value
 
+_MOST_EXACT = 2**53
+"""Above this a double holds no longer every whole number, and soon no 64-bit integer can hold it."""
+
 
 def struct_to_dict(struct: Struct) -> dict[str, Any]:
     """The same as a dict."""
@@ -16,7 +19,7 @@ def _to_python(value: Value) -> Any:
     match value.WhichOneof("kind"):
         case "number_value":
             number = value.number_value
-            return int(number) if number.is_integer() else number
+            return int(number) if number.is_integer() and abs(number) <= _MOST_EXACT else number
         case "string_value":
             return value.string_value
         case "bool_value":

@@ -13,7 +13,14 @@ from typing import Any
 
 import orjson
 
-from pointsman_server.simulator.ask import CHARACTERS_PER_TOKEN, Ask, OfferedTool, ToolDemand, count_tokens
+from pointsman_server.simulator.ask import (
+    CHARACTERS_PER_TOKEN,
+    Ask,
+    OfferedTool,
+    RejectedError,
+    ToolDemand,
+    count_tokens,
+)
 from pointsman_server.simulator.behaviour import (
     Behaviour,
     Count,
@@ -23,7 +30,7 @@ from pointsman_server.simulator.behaviour import (
     ScriptedToolCall,
     UsageOverride,
 )
-from pointsman_server.simulator.schema_instance import make_instance
+from pointsman_server.simulator.schema_instance import SchemaError, make_instance
 
 _FILLER = " This sentence only lengthens the simulated answer."
 _REASONING = "This is simulated reasoning: the request was counted, not understood."
@@ -140,7 +147,7 @@ def write_nan(body: bytes) -> bytes:
 
 
 def make_answer(ask: Ask, behaviour: Behaviour) -> Answer:
-    """The reply to this request under this behaviour."""
+    """The reply to this request under this behaviour. Raises `RejectedError` when a schema cannot be read."""
     hollow = _HOLLOW_BY_FAULT.get(behaviour.fault, Hollow.NOT) if behaviour.fault else Hollow.NOT
     calls = () if hollow is not Hollow.NOT else _tool_calls(ask, behaviour)
     reasoning = _reasoning(ask, behaviour, hollow)
@@ -185,10 +192,17 @@ def _text(ask: Ask, behaviour: Behaviour, hollow: Hollow, calls: tuple[ToolCall,
     if calls:
         return ""
     if ask.response_schema is not None:
-        return orjson.dumps(make_instance(ask.response_schema)).decode()
+        return orjson.dumps(_instance(ask.response_schema, "the response format")).decode()
     if ask.wants_json:
         return orjson.dumps({"simulated": True, "messages": ask.tally.messages}).decode()
     return _describe(ask)
+
+
+def _instance(schema: Mapping[str, Any], where: str) -> Any:
+    try:
+        return make_instance(schema)
+    except SchemaError as error:
+        raise RejectedError(f"Invalid schema for {where}: {error}", code="invalid_function_parameters") from error
 
 
 def _describe(ask: Ask) -> str:
@@ -237,7 +251,7 @@ def _tool_call(
     arguments = wanted.arguments
     if arguments is None:
         tool = offered.get(name)
-        instance = make_instance(tool.schema) if tool else {}
+        instance = _instance(tool.schema, f"function '{name}'") if tool else {}
         arguments = instance if isinstance(instance, dict) else {}
     as_json = arguments if isinstance(arguments, str) else orjson.dumps(dict(arguments)).decode()
     return ToolCall(ask.digest(f"tool call {number}").hex()[:32], name, as_json)

@@ -138,13 +138,14 @@ async def _serve(request: web.Request, wire: WireDialect, target: _Target) -> we
     try:
         raw_body = await request.read()
         envelope = simulation.envelope()
+        body = _json_object(raw_body)
+        model = target.model or str((body or {}).get("model", ""))
+        simulation.calls.add(_received(request, wire.dialect, model, raw_body))
         try:
-            ask = wire.read(_parse(raw_body), target.model, target.stream)
+            ask = wire.read(_need_body(body), target.model, target.stream)
+            return await _respond(request, wire, ask, simulation.behaviour_for(ask), envelope, target.as_array)
         except RejectedError as error:
-            simulation.calls.add(_received(request, wire.dialect, target.model, raw_body))
             return await send(request, _rejection(wire, envelope, error), Pace())
-        simulation.calls.add(_received(request, wire.dialect, ask.model, raw_body))
-        return await _respond(request, wire, ask, simulation.behaviour_for(ask), envelope, target.as_array)
     except ConnectionResetError:
         # The caller has left: nobody is there to be answered.
         return web.Response()
@@ -152,13 +153,17 @@ async def _serve(request: web.Request, wire: WireDialect, target: _Target) -> we
         simulation.open_connections -= 1
 
 
-def _parse(raw_body: bytes) -> Mapping[str, Any]:
+def _json_object(raw_body: bytes) -> Mapping[str, Any] | None:
     try:
         body = orjson.loads(raw_body)
     except orjson.JSONDecodeError:
-        raise RejectedError("We could not parse the JSON body of your request.") from None
-    if not isinstance(body, dict):
-        raise RejectedError("The body of the request must be a JSON object.")
+        return None
+    return body if isinstance(body, dict) else None
+
+
+def _need_body(body: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if body is None:
+        raise RejectedError("We could not parse the JSON body of your request.")
     return body
 
 

@@ -22,7 +22,7 @@ _BEARER = "bearer "
 class ReceivedCall:
     """One request. `headers` have lower-case names and no key; `key_sha256` is "" without one.
 
-    `model` is "" and `body` None where the request could not be read.
+    `model` is "" where the request names none, and `body` None where it is not JSON.
     """
 
     dialect: Dialect

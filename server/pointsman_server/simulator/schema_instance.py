@@ -14,6 +14,8 @@ from pointsman_server.simulator.pattern_text import text_for_pattern
 
 _MAX_DEPTH = 24
 _SHALLOW_DEPTH = 4
+_MAX_SIZE = 10_000
+_MAX_VALUES = 20_000
 _FORMATS = {
     "date": "2026-01-02",
     "date-time": "2026-01-02T03:04:05Z",
@@ -32,16 +34,38 @@ _FORMATS = {
 _Schema = Mapping[str, Any] | bool
 
 
+class SchemaError(ValueError):
+    """The schema is not one."""
+
+
 def make_instance(schema: Mapping[str, Any]) -> Any:
-    """A JSON value that satisfies the schema; always the same for equal schemas."""
-    return _Maker(schema).make(schema, 0)
+    """A JSON value that satisfies the schema; always the same for equal schemas.
+
+    Raises `SchemaError` where a keyword holds what it must not, or asks for more than this is made for.
+    """
+    try:
+        return _Maker(schema).make(schema, 0)
+    except (TypeError, ValueError, AttributeError, KeyError, IndexError, OverflowError, ZeroDivisionError) as error:
+        # The schema is the caller's; checking each keyword apart would say no more than this.
+        raise SchemaError("a keyword has a value of the wrong kind") from error
+
+
+def _size(schema: Mapping[str, Any], keyword: str, default: int) -> int:
+    value = int(schema.get(keyword, default))
+    if not 0 <= value <= _MAX_SIZE:
+        raise ValueError(keyword)
+    return value
 
 
 class _Maker:
     def __init__(self, root: Mapping[str, Any]) -> None:
         self._root = root
+        self._made = 0
 
     def make(self, schema: _Schema, depth: int) -> Any:
+        self._made += 1
+        if self._made > _MAX_VALUES:
+            raise ValueError("too many values")
         if not isinstance(schema, Mapping) or depth > _MAX_DEPTH:
             return None
         merged = self._merge(schema, depth)
@@ -120,7 +144,7 @@ class _Maker:
     def _make_object(self, schema: Mapping[str, Any], depth: int) -> dict[str, Any]:
         properties = schema.get("properties") or {}
         names = [name for name in schema.get("required", ()) if isinstance(name, str)]
-        wanted = max(len(names), int(schema.get("minProperties", 0)))
+        wanted = max(len(names), _size(schema, "minProperties", 0))
         names += [name for name in properties if name not in names][: wanted - len(names)]
         result = {name: self.make(properties.get(name, self._extra(schema)), depth + 1) for name in names}
         for number in range(wanted - len(result)):
@@ -136,8 +160,8 @@ class _Maker:
         fixed = schema.get("prefixItems") or []
         items = schema.get("items", {})
         # One item shows more than none; an inner list may stay empty so that recursion ends.
-        wanted = int(schema.get("minItems", 1 if depth <= _SHALLOW_DEPTH else 0))
-        wanted = min(wanted, int(schema.get("maxItems", wanted)))
+        wanted = _size(schema, "minItems", 1 if depth <= _SHALLOW_DEPTH else 0)
+        wanted = min(wanted, _size(schema, "maxItems", wanted))
         if items is False:
             wanted = min(wanted, len(fixed))
         made = [self.make(fixed[i] if i < len(fixed) else items, depth + 1) for i in range(wanted)]
@@ -200,8 +224,8 @@ def _margin(schema: Mapping[str, Any]) -> float:
 def _make_text(schema: Mapping[str, Any]) -> str:
     if schema.get("format") in _FORMATS:
         return _FORMATS[schema["format"]]
-    shortest = int(schema.get("minLength", 0))
-    longest = int(schema.get("maxLength", max(shortest, 9)))
+    shortest = _size(schema, "minLength", 0)
+    longest = min(_MAX_SIZE, int(schema.get("maxLength", _MAX_SIZE)))
     if isinstance(schema.get("pattern"), str):
         return text_for_pattern(schema["pattern"], shortest)
     return ("simulated" + "x" * max(0, shortest - 9))[:longest]

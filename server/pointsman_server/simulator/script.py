@@ -56,6 +56,7 @@ __all__ = [
 ]
 
 MAX_SCRIPT_BYTES = 1_000_000
+_MAX_DEPTH = 50
 
 _E = TypeVar("_E", bound=Enum)
 _Reader = Callable[["_File", str, Any], Any]
@@ -84,7 +85,7 @@ def load_script(path: str | Path) -> Script:
     file = _File(source)
     try:
         content = file.parse(data)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ScriptError(f"{source}: is not valid YAML or JSON: {_first_line(error)}") from error
     script = _read_script(file, content)
     if file.problems:
@@ -95,7 +96,18 @@ def load_script(path: str | Path) -> Script:
 def _first_line(error: Exception) -> str:
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         return f"{error.problem} (line {error.problem_mark.line + 1})"
-    return str(error).splitlines()[0] if str(error) else "it is nested too deeply"
+    return str(error).splitlines()[0]
+
+
+def _check_events(text: str) -> None:
+    """Refuses what can make a small file huge or slow to read, before any of it is built."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not allowed; write the value out")
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > _MAX_DEPTH:
+            raise yaml.YAMLError("it is nested too deeply")
 
 
 class _File:
@@ -104,12 +116,11 @@ class _File:
     def __init__(self, source: str) -> None:
         self._source = source
         self._lines: dict[str, int] = {}
-        self.problems: list[str] = []
+        self._problems: list[tuple[int, str]] = []
 
     def parse(self, data: bytes) -> Any:
         text = data.decode("utf-8-sig")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, Loader=yaml.SafeLoader)):
-            raise yaml.YAMLError("aliases are not allowed; write the value out")
+        _check_events(text)
         loader = yaml.SafeLoader(text)
         try:
             root = loader.get_single_node()
@@ -119,7 +130,11 @@ class _File:
 
     def add(self, where: str, problem: str) -> None:
         line = self._lines.get(where) or self._lines.get("", 1)
-        self.problems.append(f"{self._source}:{line}: {where + ': ' if where else ''}{problem}")
+        self._problems.append((line, f"{self._source}:{line}: {where + ': ' if where else ''}{problem}"))
+
+    @property
+    def problems(self) -> list[str]:
+        return [problem for _, problem in sorted(self._problems, key=lambda noted: noted[0])]
 
     def _plain(self, loader: yaml.SafeLoader, node: yaml.Node, where: str) -> Any:
         self._lines[where] = node.start_mark.line + 1

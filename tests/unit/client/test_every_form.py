@@ -217,6 +217,13 @@ class TestStream:
         backend.play(Ends([DECISION, text("Par"), Delta(reasoning=Reasoning(text="hm"))]))
         assert isinstance((await caller.read("x")).error, ContractViolation)
 
+    async def test_a_broken_contract_ends_the_call(self, backend: Backend, caller: Caller) -> None:
+        misfit = Delta(reasoning=Reasoning(text="hm"))
+        backend.play(Ends([DECISION, text("Par"), misfit, *(text("word ") for _ in range(20_000))]))
+        stream = await caller.step_until_error("x")
+        await until(backend.received[0].given_up)
+        assert stream.partial_text == "Par"
+
     async def test_an_error_after_the_answer_is_none(self, backend: Backend, caller: Caller) -> None:
         response = answer("Paris")
         backend.play(Fails(Unavailable("gone"), [DECISION, text("Paris"), response]))

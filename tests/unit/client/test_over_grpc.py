@@ -59,7 +59,7 @@ class Patient(ScriptedRouter):
     async def Complete(self, request: Any, context: Any) -> Any:
         await self._wait()
 
-    async def StreamComplete(self, request: Any, context: Any) -> None:
+    async def StreamComplete(self, request: Any, context: Any) -> None:  # type: ignore[override]
         await context.write(delta("Once"))
         await self._wait()
 
@@ -186,7 +186,7 @@ class TestConnections:
         backend.play(answer("a"))
         async with backend.async_client() as client:
             await client.complete("x")
-            assert 20_000 in user_timeouts_ms()
+            assert user_timeouts_ms(backend.target) == {20_000}
 
 
 class TestGivingUp:
@@ -327,7 +327,7 @@ class Endless(ScriptedRouter):
         super().__init__()
         self.written = 0
 
-    async def StreamComplete(self, request: Any, context: Any) -> None:
+    async def StreamComplete(self, request: Any, context: Any) -> None:  # type: ignore[override]
         piece = delta("x" * 16)
         while self.written < 150_000:
             await context.write(piece)
@@ -432,15 +432,13 @@ def _refuse_all(connection: socket.socket, frame: bytes, seen: list[int]) -> Non
             connection.sendall(frame % stream_id)
 
 
-def user_timeouts_ms() -> set[int]:
-    """The TCP_USER_TIMEOUT of every socket of this process."""
+def user_timeouts_ms(target: str) -> set[int]:
+    """The TCP_USER_TIMEOUT of this process's connections to a target, in milliseconds."""
     found = set()
     for name in os.listdir("/proc/self/fd"):
-        try:
-            with socket.socket(fileno=os.dup(int(name))) as connection:
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as connection:
+            if connection.getpeername()[1] == int(target.rpartition(":")[2]):
                 found.add(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
-        except OSError:
-            continue
     return found
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 from datetime import date, datetime
 from enum import Enum
@@ -12,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pointsman_server.simulator.pattern_text import text_for_pattern
-from pointsman_server.simulator.schema_instance import make_instance
+from pointsman_server.simulator.schema_instance import SchemaError, make_instance
 from pydantic import AnyUrl, BaseModel, Field
 
 
@@ -147,3 +149,30 @@ def test_pattern_and_length_together() -> None:
     made = text_for_pattern(r"^[a-f]+$", 30)
     assert len(made) >= 30
     assert re.fullmatch("[a-f]+", made)
+
+
+TEN_THOUSAND = {"type": "array", "minItems": 10_000}
+HUGE = {**TEN_THOUSAND, "items": {**TEN_THOUSAND, "items": {"type": "string"}}}
+
+
+def test_schemas_that_are_none() -> None:
+    for schema in ({"minItems": "many", "items": {}}, {"minLength": 10**9}, {"properties": ["b"], "required": ["a"]}, HUGE):
+        with pytest.raises(SchemaError):
+            make_instance(schema)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers(-3, 9) | st.sampled_from(["", "string", "object", "a"]),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["a", "type", "$ref"]), inner, max_size=2),
+    max_leaves=4,
+)
+KEYWORDS = (
+    "type properties required items prefixItems anyOf oneOf allOf enum const minItems maxItems uniqueItems minimum "
+    "exclusiveMaximum multipleOf minLength maxLength pattern format additionalProperties minProperties contains $ref"
+)
+
+
+@given(st.dictionaries(st.sampled_from(KEYWORDS.split()), json_values, max_size=5))
+def test_no_schema_breaks_the_maker(schema: dict[str, Any]) -> None:
+    with contextlib.suppress(SchemaError):
+        json.dumps(make_instance(schema))

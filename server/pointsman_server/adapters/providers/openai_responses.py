@@ -111,12 +111,14 @@ class _Answer:
     """What an answer has said so far; parts are known by the item's index and, in messages, the part's."""
 
     __slots__ = (
-        "_begun", "_has_calls", "_named", "_refused", "_section", "_sources", "_text_lengths", "_with_arguments",
+        "_begun", "_has_calls", "_named", "_open_items", "_refused", "_section", "_sources", "_text_lengths",
+        "_with_arguments",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self._begun: set[str] = set()
         self._with_arguments: set[str] = set()
+        self._open_items: set[int] = set()
         self._section: dict[str, object] = {}
         self._text_lengths: dict[tuple[int, int], int] = {}
         self._sources: set[Citation] = set()
@@ -184,16 +186,20 @@ class _Answer:
     def read_item_begin(self, payload: _Json) -> _Events:
         """Takes in that an item begins; only calls say something then."""
         item = as_object(payload.get("item"))
+        index = _index(payload, "output_index")
+        self._open_items.add(index)
         if item.get("type") != "function_call":
             return ()
-        key = str(_index(payload, "output_index"))
+        key = str(index)
         self._has_calls = True
         self._begun.add(key)
         return [_call_begin(key, item)]
 
     def read_item_end(self, payload: _Json) -> _Events:
         """Takes in what the stream has not yet told of an item that is complete now."""
-        return self._read_item(_index(payload, "output_index"), as_object(payload.get("item")))
+        index = _index(payload, "output_index")
+        self._open_items.discard(index)
+        return self._read_item(index, as_object(payload.get("item")))
 
     def close(self, response: _Json, status: str) -> _Events:
         """Takes in the whole response: all of it, or what is known only at the end."""
@@ -201,10 +207,7 @@ class _Answer:
             raise fault_in_answer(response)
         if status in _UNFINISHED:
             raise ProviderFault(FaultKind.MALFORMED_REPLY, "the response is not complete")
-        events: list[ReplyEvent] = [*self.read_names(response)]
-        if not self._begun:
-            # Where something was told before, indices need not be those of the final list.
-            events += self._read_items(response.get("output"))
+        events: list[ReplyEvent] = [*self.read_names(response), *self._read_rest(response.get("output"))]
         usage = response.get("usage")
         if isinstance(usage, dict):
             events.append(UsageReport(_read_usage(usage)))
@@ -219,10 +222,14 @@ class _Answer:
             return FinishReason.TOOL_CALLS
         return reason
 
-    def _read_items(self, output: object) -> _Events:
-        if not isinstance(output, list):
+    def _read_rest(self, output: object) -> _Events:
+        if not (self._begun or isinstance(output, list)):
             raise ProviderFault(FaultKind.MALFORMED_REPLY, "the response holds no output")
-        return [event for index, item in enumerate(output) for event in self._read_item(index, as_object(item))]
+        rest = list(enumerate(as_list(output)))
+        if self._begun:
+            # Items that have ended are not read again: their indices need not be those of the final list.
+            rest = [(index, item) for index, item in rest if index in self._open_items]
+        return [event for index, item in rest for event in self._read_item(index, as_object(item))]
 
     def _read_item(self, index: int, item: _Json) -> _Events:
         match item.get("type"):

@@ -80,9 +80,10 @@ class TestEffort:
         assert caught.value.kind is FaultKind.UNKNOWN
 
 
-class TestToolChoice:
-    NAMED = {"type": "function", "name": "weather"}
+NAMED = {"type": "function", "name": "weather"}
 
+
+class TestToolChoice:
     @pytest.mark.parametrize(
         ("mode", "said"),
         [
@@ -94,17 +95,17 @@ class TestToolChoice:
     )
     def test_modes(self, mode: ToolChoiceMode, said: Any) -> None:
         generation = GenerationConfig(tools=(WEATHER,), tool_choice=ToolChoice(mode, "weather"))
-        assert shape_tool_choice(generation, self.NAMED) == {"tool_choice": said}
+        assert shape_tool_choice(generation, NAMED) == {"tool_choice": said}
 
     @pytest.mark.parametrize("mode", [ToolChoiceMode.AUTO, ToolChoiceMode.NONE])
     def test_nothing_to_choose(self, mode: ToolChoiceMode) -> None:
-        assert shape_tool_choice(GenerationConfig(tool_choice=ToolChoice(mode)), self.NAMED) == {}
-        assert shape_tool_choice(GenerationConfig(tools=(WEATHER,)), self.NAMED) == {}
+        assert shape_tool_choice(GenerationConfig(tool_choice=ToolChoice(mode)), NAMED) == {}
+        assert shape_tool_choice(GenerationConfig(tools=(WEATHER,)), NAMED) == {}
 
     @pytest.mark.parametrize("mode", [ToolChoiceMode.REQUIRED, ToolChoiceMode.NAMED])
     def test_no_tool_to_call(self, mode: ToolChoiceMode) -> None:
         with pytest.raises(ProviderFault, match=r"generation\.tool_choice") as caught:
-            shape_tool_choice(GenerationConfig(tool_choice=ToolChoice(mode, "weather")), self.NAMED)
+            shape_tool_choice(GenerationConfig(tool_choice=ToolChoice(mode, "weather")), NAMED)
         assert caught.value.kind is FaultKind.INVALID_REQUEST
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from pointsman_server.adapters.providers import wire as wire_module
-from pointsman_server.adapters.providers.wire import HttpWire, PreparedRequest, WireResponse, join_chunks
+from pointsman_server.adapters.providers.wire import HttpWire, PreparedRequest, WireResponse, body_fault, join_chunks
 from pointsman_server.domain.faults import FaultKind, ProviderFault
 
 Handler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -417,6 +417,9 @@ class TestBody:
             fault = await fault_of(wire, url, total=0.1)
             await until(lambda: upstream.gone_at)
         assert fault.kind is FaultKind.TIMEOUT
+
+    def test_failure_of_any_other_kind_is_a_cut(self) -> None:
+        assert body_fault(OSError("gone")).kind is FaultKind.STREAM_CUT
 
     async def test_longer_than_memory_should_hold(
         self, wire: HttpWire, upstream: Upstream, monkeypatch: pytest.MonkeyPatch

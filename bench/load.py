@@ -1,0 +1,127 @@
+"""The load generator: `python -m bench.load` reads a job from standard input and prints its outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import random
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+import uvloop
+
+from bench.jobs import Job, Outcome, Percentiles
+from bench.machine import cpu_seconds
+from bench.payloads import THINKING_MARK
+
+_CALL_SECONDS = 30.0
+
+
+class Load:
+    """Counts what its callers do while `measuring`."""
+
+    def __init__(self, job: Job, channel: grpc.aio.Channel) -> None:
+        self._job = job
+        self._call: Any = (channel.unary_stream if job.stream else channel.unary_unary)(job.method)
+        self._latencies: list[float] = []
+        self._first_token_added: list[float] = []
+        self._messages = 0
+        self._failures = 0
+        self.measuring = False
+        self.over = False
+
+    async def keep_calling(self, wait_seconds: float) -> None:
+        """One caller of a closed loop, which begins after a while."""
+        await asyncio.sleep(wait_seconds)
+        while not self.over:
+            await self.call(time.monotonic())
+
+    async def call(self, due_at: float) -> None:
+        """One call that should have begun at `due_at`; its latency counts from there."""
+        measured = self.measuring
+        try:
+            size = await (self._stream(due_at) if self._job.stream else self._whole())
+        except grpc.RpcError:
+            size = -1
+        if not (measured and self.measuring):
+            return
+        self._latencies.append(time.monotonic() - due_at)
+        self._failures += size < self._job.least_bytes
+
+    async def _whole(self) -> int:
+        return len(await self._call(self._job.request, timeout=_CALL_SECONDS))
+
+    async def _stream(self, due_at: float) -> int:
+        size = 0
+        async for message in self._call(self._job.request, timeout=_CALL_SECONDS):
+            size += len(message)
+            self._messages += self.measuring
+            mark = THINKING_MARK.search(message)
+            if mark is not None and mark[1].strip(b"0"):
+                self._first_token_added.append(time.monotonic() - due_at - int(mark[1]) / 1e9)
+        return size
+
+    def outcome(self, seconds: float, server_cpu_seconds: float, load_cpu_seconds: float) -> Outcome:
+        """The account."""
+        return Outcome(
+            seconds=seconds,
+            calls=len(self._latencies),
+            messages=self._messages,
+            failures=self._failures,
+            server_cpu_seconds=server_cpu_seconds,
+            load_cpu_seconds=load_cpu_seconds,
+            latency=Percentiles.of(self._latencies),
+            first_token_added=Percentiles.of(self._first_token_added),
+        )
+
+
+async def _run(job: Job) -> Outcome:
+    async with grpc.aio.insecure_channel(job.target, options=[("grpc.max_receive_message_length", -1)]) as channel:
+        load = Load(job, channel)
+        drive = _open_loop(load, job) if job.calls_per_second else _closed_loop(load, job)
+        callers = asyncio.ensure_future(drive)
+        await asyncio.sleep(job.warmup_seconds)
+        outcome = await _measure(load, job)
+        load.over = True
+        await callers
+    return outcome
+
+
+async def _measure(load: Load, job: Job) -> Outcome:
+    pids = (job.server_pid, os.getpid())
+    before, started_at = [cpu_seconds(pid) for pid in pids], time.monotonic()
+    load.measuring = True
+    await asyncio.sleep(job.seconds)
+    load.measuring = False
+    seconds, after = time.monotonic() - started_at, [cpu_seconds(pid) for pid in pids]
+    return load.outcome(seconds, after[0] - before[0], after[1] - before[1])
+
+
+async def _closed_loop(load: Load, job: Job) -> None:
+    # Callers that begin together would stay together: streams of equal length would all start at the same moments.
+    spread = job.warmup_seconds / job.concurrency
+    await asyncio.gather(*(load.keep_calling(number * spread) for number in range(job.concurrency)))
+
+
+async def _open_loop(load: Load, job: Job) -> None:
+    draw: Callable[[float], float] = random.Random(1).expovariate  # noqa: S311 - the same moments in every run
+    running: set[asyncio.Task[None]] = set()
+    due_at = time.monotonic()
+    while not load.over:
+        due_at += draw(job.calls_per_second)
+        await _sleep_until(due_at)
+        task = asyncio.ensure_future(load.call(due_at))
+        running.add(task)
+        task.add_done_callback(running.discard)
+    await asyncio.gather(*running)
+
+
+def _sleep_until(moment: float) -> Awaitable[None]:
+    return asyncio.sleep(max(0.0, moment - time.monotonic()))
+
+
+if __name__ == "__main__":
+    print(uvloop.run(_run(Job.from_json(sys.stdin.read()))).to_json())

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, Protocol, TypedDict
 import grpc
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message as ProtoMessage
+
 from pointsman.v1.answer_pb2 import StreamFailover
 from pointsman.v1.completion_pb2 import (
     CacheControl,
@@ -29,7 +30,6 @@ from pointsman.v1.completion_pb2 import (
     ToolChoice,
     ToolChoiceMode,
 )
-
 from pointsman_client._retrying import RetryPolicy
 from pointsman_client.messages import struct, system, user
 

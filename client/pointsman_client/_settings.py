@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pointsman.v1.completion_pb2 import CompletionSpec
-
 from pointsman_client._connection import Connection
 from pointsman_client._options import (
     ClientOptions,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import grpc
 from google.protobuf.message import Message as ProtoMessage
+
 from pointsman.v1.answer_pb2 import CompleteResponse, Delta, Failover, StreamCompleteResponse, Warning
 from pointsman.v1.completion_pb2 import Message
 from pointsman.v1.decision_pb2 import RouteDecision
-
 from pointsman_client._answers import Answer, text_of
 from pointsman_client._folding import Folder
 from pointsman_client._retrying import Attempts

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, cast
 
 import grpc
 import grpc.aio
+
 from pointsman.v1.admin_service_pb2_grpc import AdminServiceStub
 from pointsman.v1.answer_pb2 import StreamCompleteResponse
 from pointsman.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
 from pointsman.v1.feedback_service_pb2_grpc import FeedbackServiceStub
 from pointsman.v1.router_service_pb2 import CompleteRequest, RouteRequest, StreamCompleteRequest
 from pointsman.v1.router_service_pb2_grpc import RouterServiceStub
-
 from pointsman_client._answers import Answer, Decision
 from pointsman_client._connection import Connection
 from pointsman_client._options import (

@@ -33,6 +33,7 @@ from google.protobuf.message import Message as ProtoMessage
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFailure, QuotaFailure, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
+
 from pointsman.v1.completion_pb2 import ROLE_ASSISTANT, Message
 
 ERROR_DOMAIN = "pointsman.v1"

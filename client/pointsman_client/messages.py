@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from google.protobuf.struct_pb2 import Struct
+
 from pointsman.v1.completion_pb2 import (
     ROLE_ASSISTANT,
     ROLE_SYSTEM,

@@ -10,6 +10,7 @@ from typing import Any
 import anthropic
 import httpx2
 import pytest
+
 from kit.traffic import COVERAGE, Exchange, load_traffic, replay
 from pointsman_server.adapters.providers.anthropic_messages import AnthropicMessages
 from pointsman_server.domain.faults import FaultKind, ProviderFault

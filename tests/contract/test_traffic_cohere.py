@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 import pytest
+
 from kit.traffic import COVERAGE, Exchange, load_traffic, replay
 from pointsman_server.adapters.providers.cohere_chat import CohereChat
 from pointsman_server.domain.faults import FaultKind, ProviderFault
@@ -103,7 +104,8 @@ def read_stream(events: Any) -> Reading:
     }
     for event in events:
         readers.get(event.type, lambda event: None)(event)
-    reading.tool_calls = [(call[0], call[1], call[2]) for call in calls]
+    # A call without arguments has no delta for them; a whole answer says {}.
+    reading.tool_calls = [(call[0], call[1], call[2] or "{}") for call in calls]
     return reading
 
 

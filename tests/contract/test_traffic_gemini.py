@@ -21,6 +21,7 @@ from google.genai.types import (
     HttpRetryOptions,
     Part,
 )
+
 from kit.traffic import COVERAGE, Exchange, load_traffic, replay
 from pointsman_server.adapters.providers.gemini_generate import GeminiGenerate
 from pointsman_server.domain.faults import FaultKind, ProviderFault

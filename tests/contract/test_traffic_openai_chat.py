@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 import pytest
+
 from kit.openai_sdk import extra, sdk_client, sdk_error
 from kit.traffic import COVERAGE, Exchange, load_traffic, replay
 from pointsman_server.adapters.providers.openai_chat import OpenAiChat

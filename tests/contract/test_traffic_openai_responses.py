@@ -9,6 +9,7 @@ from functools import cache
 from typing import Any
 
 import pytest
+
 from kit.openai_sdk import sdk_client, sdk_error
 from kit.traffic import COVERAGE, Exchange, load_traffic, replay
 from pointsman_server.adapters.providers.openai_responses import OpenAiResponses

@@ -20,6 +20,7 @@ from google.protobuf.any_pb2 import Any as PackedDetail
 from google.protobuf.message import Message as ProtoMessage
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
+
 from pointsman.v1 import answer_pb2, router_service_pb2, router_service_pb2_grpc
 from pointsman_client import Answer, AsyncClient, Client, Decision, PointsmanError, StreamEvent
 from pointsman_client.testing import InMemoryRouter, RecordedCall

@@ -13,10 +13,10 @@ import grpc
 import grpc.aio
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message as ProtoMessage
+
 from pointsman.v1 import admin_service_pb2, embedding_service_pb2, feedback_service_pb2, router_service_pb2
 from pointsman.v1.completion_pb2 import CompletionSpec, Message, Part
 from pointsman.v1.router_service_pb2 import CompleteRequest, RouteRequest, RouteResponse, StreamCompleteRequest
-
 from pointsman_client._options import ClientOptions
 from pointsman_client._streaming import StreamEvent
 from pointsman_client.async_client import AsyncClient

@@ -14,6 +14,7 @@ from google.protobuf.message import Message as ProtoMessage
 from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFailure, QuotaFailure, RetryInfo
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
+
 from pointsman.v1.answer_pb2 import (
     FINISH_REASON_STOP,
     FINISH_REASON_TOOL_CALLS,
@@ -26,7 +27,6 @@ from pointsman.v1.answer_pb2 import (
 )
 from pointsman.v1.completion_pb2 import ROLE_ASSISTANT, Message, Opaque, Part, Reasoning, ToolCall
 from pointsman.v1.decision_pb2 import ChosenDeployment, RouteDecision
-
 from pointsman_client._streaming import StreamEvent
 from pointsman_client.errors import ERROR_DOMAIN, REQUEST_ID_KEY, PointsmanError
 

@@ -32,7 +32,7 @@ _TIMER_SLACK_SECONDS = 0.005
 
 _CONTENT = (TextDelta, ReasoningDelta, ToolCallDelta, OpaqueDelta)
 _MAY_BE_EMPTY = frozenset(
-    {FinishReason.LENGTH, FinishReason.CONTENT_FILTER, FinishReason.REFUSAL, FinishReason.PAUSE, FinishReason.ERROR}
+    {FinishReason.LENGTH, FinishReason.CONTENT_FILTER, FinishReason.REFUSAL, FinishReason.PAUSE}
 )
 
 

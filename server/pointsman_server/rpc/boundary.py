@@ -69,8 +69,14 @@ class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         self._clock = clock
         self._max_concurrent_calls = max_concurrent_calls
         self._wrapped: dict[str, _Handler] = {}
+        self._nobody_served = asyncio.Event()
+        self._nobody_served.set()
         self.active_calls = 0
         self.draining = False
+
+    async def idle(self) -> None:
+        """Waits until no call of our own services is being served."""
+        await self._nobody_served.wait()
 
     async def intercept_service(
         self,
@@ -144,11 +150,17 @@ class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
     def _admitted(self, request: Any, context: _Context, *, counted: bool) -> Iterator[None]:
         self._require_admission(request, context, counted=counted)
         # Calls that are refused are not counted: a burst of them must not crowd out the ones that could be served.
-        self.active_calls += counted
+        if not counted:
+            yield
+            return
+        self.active_calls += 1
+        self._nobody_served.clear()
         try:
             yield
         finally:
-            self.active_calls -= counted
+            self.active_calls -= 1
+            if not self.active_calls:
+                self._nobody_served.set()
 
     def _require_admission(self, request: Any, context: _Context, *, counted: bool) -> None:
         if counted and self.draining:

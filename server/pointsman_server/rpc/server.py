@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import grpc
@@ -22,6 +24,9 @@ from pointsman_server.rpc.router import RouterServicer
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 MAX_METADATA_BYTES = 8 * 1024
+
+_FLUSH_SECONDS = 0.2
+"""Time for the last answers to leave; a watch of the server's health would stay for ever."""
 
 _ROUTER: ServiceDescriptor = router_service_pb2.DESCRIPTOR.services_by_name["RouterService"]
 ROUTER_SERVICE: str = _ROUTER.full_name
@@ -82,10 +87,16 @@ class GrpcServer:
         return port
 
     async def drain(self, grace_seconds: float) -> None:
-        """Reports NOT_SERVING, refuses new calls, lets running ones end within the grace period, then cancels."""
+        """Reports NOT_SERVING, refuses new calls, lets running ones end within the grace period, then cancels.
+
+        It goes on listening meanwhile, so that callers read why they are refused and health checks get an answer.
+        """
         self._boundary.draining = True
         await self._health.enter_graceful_shutdown()
-        await self._server.stop(grace_seconds)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(grace_seconds):
+                await self._boundary.idle()
+        await self._server.stop(_FLUSH_SECONDS)
 
     async def stop(self) -> None:
         """Cancels whatever is still running."""

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+
 from kit.client_backends import BACKENDS, CALLERS, Backend, Caller
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import grpc
 import pytest
+
 from pointsman_client import AsyncClient, Client
 from pointsman_client._connection import CHANNEL_OPTIONS, Connection, is_local
 

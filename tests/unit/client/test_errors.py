@@ -13,6 +13,7 @@ from google.protobuf.any_pb2 import Any as PackedDetail
 from google.protobuf.message import Message as ProtoMessage
 from google.rpc.error_details_pb2 import DebugInfo, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
+
 from pointsman.v1.errors_pb2 import ErrorReason
 from pointsman_client import assistant, errors
 from pointsman_client.errors import (

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import pytest
+
 from kit.client_backends import Answers, Backend, Caller, Decides, Ends, Fails
 from pointsman.v1.answer_pb2 import (
     FINISH_REASON_STOP,

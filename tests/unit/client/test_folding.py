@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pointsman.v1.answer_pb2 import Delta, Failover, ToolCallDelta
 from pointsman.v1.completion_pb2 import ROLE_ASSISTANT, Message, Opaque, Part, Reasoning, ToolCall
 from pointsman_client import assistant, tool_call

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from pointsman.v1.completion_pb2 import (
     ROLE_ASSISTANT,
     ROLE_SYSTEM,

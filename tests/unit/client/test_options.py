@@ -6,6 +6,7 @@ from typing import Any, get_type_hints
 
 import pytest
 from google.protobuf.json_format import MessageToDict
+
 from pointsman.v1.answer_pb2 import STREAM_FAILOVER_CONTINUE, STREAM_FAILOVER_UNSPECIFIED
 from pointsman.v1.completion_pb2 import (
     CACHE_MODE_READ_ONLY,

@@ -10,6 +10,7 @@ import ipaddress
 import os
 import socket
 import struct
+import sys
 import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +23,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+
 from kit.client_backends import CALLERS, Answers, GrpcBackend, ScriptedRouter, grpc_backend, serving
 from pointsman.v1 import answer_pb2, router_service_pb2_grpc
 from pointsman.v1.completion_pb2 import Message
@@ -182,6 +184,7 @@ class TestConnections:
         async with serving(router) as target, caller_of(form, target) as caller:
             assert len((await caller.complete("x")).text) == 4_000_000
 
+    @pytest.mark.skipif(sys.platform != "linux", reason="reads Linux's /proc and TCP_USER_TIMEOUT")
     async def test_sent_bytes_are_acknowledged_in_time_or_the_connection_is_dead(self, backend: GrpcBackend) -> None:
         backend.play(answer("a"))
         async with backend.async_client() as client:
@@ -437,7 +440,8 @@ def user_timeouts_ms(target: str) -> set[int]:
     found = set()
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(int(name))) as connection:
-            if connection.getpeername()[1] == int(target.rpartition(":")[2]):
+            is_tcp = connection.family in (socket.AF_INET, socket.AF_INET6)
+            if is_tcp and connection.getpeername()[1] == int(target.rpartition(":")[2]):
                 found.add(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
     return found
 

@@ -7,6 +7,7 @@ import grpc.aio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pointsman_client import RetryPolicy
 from pointsman_client._retrying import Attempts, Method, was_not_started
 from pointsman_client.errors import PointsmanError, RateLimited, Unavailable

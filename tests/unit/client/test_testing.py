@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 import pytest
+
 from pointsman.v1.admin_service_pb2 import GetStatusRequest, GetStatusResponse
 from pointsman.v1.answer_pb2 import (
     FINISH_REASON_LENGTH,

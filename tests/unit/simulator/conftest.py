@@ -7,6 +7,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+
 from pointsman_server.simulator.script import Dialect
 from pointsman_server.simulator.server import RunningSimulator, start_simulator
 from unit.simulator.sdk_readers import READERS

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+
 from unit.simulator.sdk_reading import KEY, Read, Wanted, nested_tools
 
 
@@ -100,7 +101,7 @@ class ResponsesReader:
         """The final response, once the deltas have been found to say the same."""
         deltas: dict[str, str] = {}
         sources: list[Any] = []
-        response = None
+        response: Any = None
         number = 0
         async for event in events:
             assert event.sequence_number == number

@@ -10,9 +10,10 @@ import anthropic
 import pytest
 from google import genai
 from google.genai import types
+
+from pointsman_server.simulator.script import Dialect
 from unit.simulator.openai_readers import ChatReader, ResponsesReader
 from unit.simulator.sdk_reading import KEY, Read, Reader, Wanted, nested_tools
-from pointsman_server.simulator.script import Dialect
 
 
 class AnthropicReader:
@@ -33,7 +34,9 @@ class AnthropicReader:
         for block in message.content:
             if block.type == "text":
                 read.text += block.text
-                read.citations += [(item.url, item.title) for item in block.citations or ()]
+                for item in block.citations or ():
+                    assert item.type == "web_search_result_location"
+                    read.citations.append((item.url, item.title or ""))
             elif block.type == "thinking":
                 assert block.signature
                 read.reasoning += block.thinking
@@ -43,6 +46,7 @@ class AnthropicReader:
         read.cached_tokens = usage.cache_read_input_tokens or 0
         read.input_tokens = usage.input_tokens + read.cached_tokens
         read.output_tokens = usage.output_tokens
+        assert usage.output_tokens_details
         read.reasoning_tokens = usage.output_tokens_details.thinking_tokens
         return read
 
@@ -166,7 +170,7 @@ class CohereReader:
         read = Read()
         arguments: list[list[str]] = []
         async for event in events:
-            message = getattr(getattr(event, "delta", None), "message", None)
+            message: Any = getattr(getattr(event, "delta", None), "message", None)
             if event.type == "content-delta":
                 read.text += message.content.text or ""
                 read.reasoning += message.content.thinking or ""

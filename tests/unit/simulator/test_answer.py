@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pointsman_server.simulator.answer import add_counts, make_answer, pieces, subtract_counts
 from pointsman_server.simulator.ask import Ask, OfferedTool, Tally, ToolDemand, count_tokens
 from pointsman_server.simulator.behaviour import (
@@ -85,7 +86,11 @@ def test_streamed_and_whole_asks_are_answered_equally() -> None:
 
 
 def test_tool_calls_of_a_script() -> None:
-    calls = (ScriptedToolCall("plan", {"when": "noon"}), ScriptedToolCall("plan", "not json"), ScriptedToolCall("other"))
+    calls = (
+        ScriptedToolCall("plan", {"when": "noon"}),
+        ScriptedToolCall("plan", "not json"),
+        ScriptedToolCall("other"),
+    )
     answer = make_answer(replace(ASK, tools=(OfferedTool("plan", {}),)), Behaviour(tool_calls=calls))
     assert [call.arguments_json for call in answer.tool_calls] == ['{"when":"noon"}', "not json", "{}"]
     assert len({call.key for call in answer.tool_calls}) == 3

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+
 from pointsman_server.simulator.script import (
     Behaviour,
     Dialect,
@@ -115,7 +116,7 @@ async def test_chat_usage_only_when_asked(raw: Any) -> None:
 
 
 async def test_chat_deltas(raw: Any) -> None:
-    extra = {"tools": [TOOL], "tool_choice": "required"}
+    extra: dict[str, Any] = {"tools": [TOOL], "tool_choice": "required"}
     chunks = [json.loads(event) for event in events(await stream_of(raw, Dialect.OPENAI_CHAT, **extra))[:-1]]
     deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
     assert deltas[0] == {"role": "assistant", "content": None, "refusal": None}
@@ -236,7 +237,9 @@ async def test_odd_usage(raw: Any, simulator: RunningSimulator) -> None:
 
 @pytest.mark.parametrize("dialect", list(Dialect))
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
-async def test_odd_usage_in_every_dialect(raw: Any, simulator: RunningSimulator, dialect: Dialect, stream: bool) -> None:
+async def test_odd_usage_in_every_dialect(
+    raw: Any, simulator: RunningSimulator, dialect: Dialect, stream: bool
+) -> None:
     for value, written in ((-5, b"-5"), (10**12, b"1000000000000"), ("many", b'"many"'), (float("nan"), b"NaN")):
         simulator.use(Script((Rule(Behaviour(usage=UsageOverride(output_tokens=value))),)))
         extra = USAGE_ASKED if stream and dialect is Dialect.OPENAI_CHAT else {}

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from pointsman_server.simulator import magic
 from pointsman_server.simulator.ask import Ask, OfferedTool, Tally
 from pointsman_server.simulator.behaviour import Behaviour, Dialect, Fault
-
 from unit.simulator.wire_client import events
 
 

@@ -6,6 +6,8 @@ import json
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, Field
+
 from pointsman_server.simulator.script import (
     Behaviour,
     Dialect,
@@ -16,7 +18,6 @@ from pointsman_server.simulator.script import (
     UsageOverride,
 )
 from pointsman_server.simulator.server import RunningSimulator
-from pydantic import BaseModel, Field
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Inheritance class AiohttpClientSession"),

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 import pytest
+
 from kit.traffic import load_traffic
 from pointsman_server.simulator.script import (
     Behaviour,

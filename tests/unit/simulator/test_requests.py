@@ -5,12 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from pointsman_server.simulator.script import Dialect
 from pointsman_server.simulator.server import RunningSimulator
 
 USER = {"role": "user", "content": "Hello"}
 CHAT_CALL = {"id": "call_1", "type": "function", "function": {"name": "plan", "arguments": "{}"}}
+CHAT_BAD_TOOL = {"type": "function", "function": {"name": "plan", "parameters": {"type": "array", "minItems": "x"}}}
 CHAT_TOOL = {"type": "function", "function": {"name": "plan", "parameters": {"type": "object"}}}
+OTHER_TOOL = {"type": "function", "function": {"name": "not_on_offer"}}
+DOCUMENT = {"type": "document", "document": {"data": "Done."}}
 THINKING = {"type": "enabled", "budget_tokens": 1024}
 STRICT = {"name": "a", "strict": True, "schema": {"type": "object", "properties": {"a": {"type": "string"}}}}
 GEMINI_CALL = {"role": "model", "parts": [{"functionCall": {"name": "plan", "args": {}}}]}
@@ -62,7 +66,7 @@ REFUSED: list[tuple[Dialect, dict[str, Any], str]] = [
     (Dialect.OPENAI_CHAT, {"max_tokens": 5, "max_completion_tokens": 5}, "max_tokens"),
     (Dialect.OPENAI_CHAT, {"stream_options": {"include_usage": True}}, "stream_options"),
     (Dialect.OPENAI_CHAT, {"tool_choice": "required"}, "tool_choice"),
-    (Dialect.OPENAI_CHAT, {"tools": [CHAT_TOOL], "tool_choice": {"type": "function", "function": {"name": "x"}}}, "tool"),
+    (Dialect.OPENAI_CHAT, {"tools": [CHAT_TOOL], "tool_choice": OTHER_TOOL}, "tool_choice"),
     (Dialect.OPENAI_CHAT, {"tools": [{"type": "function", "function": {"name": "a b"}}]}, "tools[0].name"),
     (Dialect.OPENAI_CHAT, {"response_format": {"type": "json_schema", "json_schema": STRICT}}, "response_format"),
     (Dialect.OPENAI_RESPONSES, {"max_output_tokens": 15}, "max_output_tokens"),
@@ -83,6 +87,12 @@ REFUSED: list[tuple[Dialect, dict[str, Any], str]] = [
     (Dialect.COHERE, {"messages": [{"role": "developer", "content": "x"}]}, "messages[0].role"),
     (Dialect.COHERE, {"temperature": 1.2}, "temperature"),
     (Dialect.COHERE, {"tool_choice": "AUTO"}, "tool_choice"),
+    (Dialect.COHERE, {"messages": [{"role": "user", "content": [{"type": "video"}]}]}, "video"),
+    (Dialect.COHERE, {"stop_sequences": [""]}, "stop_sequences"),
+    (Dialect.COHERE, {"model": ""}, "model"),
+    (Dialect.OPENAI_CHAT, {"tools": [CHAT_BAD_TOOL], "tool_choice": "required"}, "Invalid schema for function 'plan'"),
+    (Dialect.GEMINI, {"contents": [{"parts": [{}]}]}, "contents[0].parts[0].data"),
+    (Dialect.GEMINI, {"contents": [{"role": "user", "parts": GEMINI_CALL["parts"]}]}, "belong to the model"),
     (
         Dialect.COHERE,
         {"tools": [CHAT_TOOL], "response_format": {"type": "json_object", "json_schema": {"type": "object"}}},
@@ -150,9 +160,34 @@ TAKEN: list[tuple[Dialect, dict[str, Any], str]] = [
         {"messages": [
             USER,
             {"role": "assistant", "tool_calls": [CHAT_CALL], "tool_plan": "I will."},
-            {"role": "tool", "tool_call_id": "call_1", "content": [{"type": "document", "document": {"data": "Done."}}]},
+            {"role": "tool", "tool_call_id": "call_1", "content": [DOCUMENT]},
         ]},
         "3 messages, 7 characters and 1 tool result",
+    ),
+    (
+        Dialect.COHERE,
+        {"messages": [
+            {"role": "user", "content": [
+                {"type": "text", "text": "What is it?"},
+                {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
+            ]},
+            {"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm."}, {"type": "text", "text": "It"}]},
+            {"role": "user", "content": "Go on."},
+        ]},
+        "3 messages, 22 characters and 1 image",
+    ),
+    (
+        Dialect.ANTHROPIC,
+        {"messages": [
+            USER,
+            {"role": "assistant", "content": [
+                {"type": "redacted_thinking", "data": "opaque"},
+                {"type": "server_tool_use", "id": "s", "name": "web_search", "input": {}},
+                {"type": "text", "text": "Yes"},
+            ]},
+            USER,
+        ]},
+        "3 messages and 13 characters",
     ),
 ]  # fmt: skip
 
@@ -174,7 +209,13 @@ async def test_taken(raw: Any, dialect: Dialect, extra: dict[str, Any], describe
 
 @pytest.mark.parametrize("body", [b"", b"{", b"null", b"[]", b'"text"', b"\xff"])
 async def test_bodies_that_are_no_request(raw: Any, simulator: RunningSimulator, body: bytes) -> None:
-    for path in ("/v1/messages", "/v1/chat/completions", "/v1/responses", "/v2/chat", "/v1beta/models/m:generateContent"):
+    for path in (
+        "/v1/messages",
+        "/v1/chat/completions",
+        "/v1/responses",
+        "/v2/chat",
+        "/v1beta/models/m:generateContent",
+    ):
         async with raw.session.post(path, data=body) as response:
             assert response.status == 400
             assert isinstance(await response.json(), dict)
@@ -185,3 +226,9 @@ async def test_unknown_paths(raw: Any) -> None:
     for path in ("/v1/nothing", "/v1beta/models/m:countTokens", "/v1beta/models/m"):
         async with raw.session.post(path, json={}) as response:
             assert response.status == 404
+
+
+async def test_stream_is_a_boolean(raw: Any) -> None:
+    async with raw.session.post("/v2/chat", json={"model": "m", "messages": [USER], "stream": "yes"}) as response:
+        assert response.status == 400
+        assert "stream" in (await response.json())["message"]

@@ -13,9 +13,10 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import AnyUrl, BaseModel, Field
+
 from pointsman_server.simulator.pattern_text import text_for_pattern
 from pointsman_server.simulator.schema_instance import SchemaError, make_instance
-from pydantic import AnyUrl, BaseModel, Field
 
 
 class Colour(Enum):
@@ -156,14 +157,21 @@ HUGE = {**TEN_THOUSAND, "items": {**TEN_THOUSAND, "items": {"type": "string"}}}
 
 
 def test_schemas_that_are_none() -> None:
-    for schema in ({"minItems": "many", "items": {}}, {"minLength": 10**9}, {"properties": ["b"], "required": ["a"]}, HUGE):
+    for schema in (
+        {"minItems": "many", "items": {}},
+        {"minLength": 10**9},
+        {"properties": ["b"], "required": ["a"]},
+        HUGE,
+    ):
         with pytest.raises(SchemaError):
             make_instance(schema)
 
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-3, 9) | st.sampled_from(["", "string", "object", "a"]),
-    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["a", "type", "$ref"]), inner, max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(["a", "type", "$ref"]), inner, max_size=2)
+    ),
     max_leaves=4,
 )
 KEYWORDS = (

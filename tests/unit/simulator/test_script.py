@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+
 from pointsman_server.simulator.script import (
     Behaviour,
     Dialect,

@@ -9,6 +9,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+
 from pointsman_server.simulator.script import Behaviour, Dialect, Fault, Rule, Script
 from pointsman_server.simulator.server import RunningSimulator
 from unit.simulator.wire_client import events

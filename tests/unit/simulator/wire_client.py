@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import aiohttp
+
 from pointsman_server.simulator.script import Dialect
 from unit.simulator.sdk_reading import KEY
 

@@ -76,7 +76,7 @@ class CohereChat:
             events += _block_events(str(index), block)
         calls = as_list(message.get("tool_calls"))
         for index, tool_call in enumerate(calls):
-            events += _tool_call_events(f"call{index}", as_object(tool_call))
+            events += _with_arguments(_tool_call_events(f"call{index}", as_object(tool_call)))
         lengths = {i: len(as_text(block.get("text"))) for i, block in enumerate(blocks) if block.get("type") == "text"}
         for citation in as_list(message.get("citations")):
             events += _citation_events(as_object(citation), lengths)
@@ -112,7 +112,7 @@ def _block_events(key: str, block: _Json) -> _Events:
             return [OpaqueDelta(key, _DIALECT, kind, orjson.dumps(block).decode())]
 
 
-def _tool_call_events(key: str, tool_call: _Json) -> _Events:
+def _tool_call_events(key: str, tool_call: _Json) -> list[ToolCallDelta]:
     function = as_object(tool_call.get("function"))
     arguments = function.get("arguments")
     if arguments is not None and not isinstance(arguments, str):
@@ -147,6 +147,12 @@ def _with_source(found: Citation, source: _Json) -> Citation:
         start_index=found.start_index,
         end_index=found.end_index,
     )
+
+
+def _with_arguments(deltas: list[ToolCallDelta]) -> list[ToolCallDelta]:
+    if any(delta.arguments_json for delta in deltas):
+        return deltas
+    return [*deltas, ToolCallDelta(deltas[0].key, arguments_json="{}")]
 
 
 def _closing_events(end: _Json, *, has_tool_calls: bool) -> _Events:
@@ -193,11 +199,12 @@ def _error_words(body: _Json) -> ErrorWords:
 class _CohereStream:
     """Reads one stream. Blocks and calls get keys of their own, because an index may come again after its end."""
 
-    __slots__ = ("_call_keys", "_ended", "_keys", "_opaque", "_parts_begun", "_text_lengths")
+    __slots__ = ("_call_keys", "_ended", "_keys", "_keys_with_arguments", "_opaque", "_parts_begun", "_text_lengths")
 
     def __init__(self) -> None:
         self._keys: dict[object, str] = {}
         self._call_keys: dict[object, str] = {}
+        self._keys_with_arguments: set[str] = set()
         self._opaque: dict[object, dict[str, Any]] = {}
         self._text_lengths: dict[int, int] = {}
         self._parts_begun = 0
@@ -268,14 +275,24 @@ class _CohereStream:
 
     def _open_call(self, payload: _Json) -> _Events:
         key = self._call_keys[_index(payload)] = self._new_key("call")
-        return _tool_call_events(key, as_object(_message(payload).get("tool_calls")))
+        return self._read_piece(key, payload)
 
     def _read_call(self, payload: _Json) -> _Events:
-        index = _index(payload)
-        key = self._call_keys.get(index)
-        if key is None:
-            return self._open_call(payload)
-        return _tool_call_events(key, as_object(_message(payload).get("tool_calls")))
+        key = self._call_keys.get(_index(payload))
+        return self._open_call(payload) if key is None else self._read_piece(key, payload)
+
+    def _read_piece(self, key: str, payload: _Json) -> _Events:
+        deltas = _tool_call_events(key, as_object(_message(payload).get("tool_calls")))
+        if any(delta.arguments_json for delta in deltas):
+            self._keys_with_arguments.add(key)
+        return deltas
+
+    def _close_call(self, payload: _Json) -> _Events:
+        # A call without arguments has {} in a whole answer and nothing in a stream; both shall read alike.
+        key = self._call_keys.get(_index(payload))
+        if key is None or key in self._keys_with_arguments:
+            return ()
+        return [ToolCallDelta(key, arguments_json="{}")]
 
     def _read_citation(self, payload: _Json) -> _Events:
         return _citation_events(as_object(_message(payload).get("citations")), self._text_lengths)
@@ -297,6 +314,7 @@ _EVENT_READERS: Mapping[str, Callable[[_CohereStream, _Json], _Events]] = {
     "tool-plan-delta": _CohereStream._read_plan,
     "tool-call-start": _CohereStream._open_call,
     "tool-call-delta": _CohereStream._read_call,
+    "tool-call-end": _CohereStream._close_call,
     "citation-start": _CohereStream._read_citation,
     "message-end": _CohereStream._close,
 }

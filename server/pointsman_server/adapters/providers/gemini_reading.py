@@ -76,8 +76,9 @@ _LONGEST_ID = 40
 class AnswerReader:
     """Reads the chunks of one answer in order and remembers what the next one depends on.
 
-    A text or thought part continues the one before it, unless either carries a signature: a signed part goes back to
-    the provider as it came. Parts that are not known go through as opaque ones.
+    A text or thought part continues the one before it; a signature ends it. In a whole answer the signature stands on
+    the text, in a stream on the last piece or on an empty one after it, and both shall read alike. Parts that are not
+    known go through as opaque ones.
     """
 
     __slots__ = (
@@ -156,12 +157,9 @@ class AnswerReader:
         if not text and not signature:
             return
         kind: type[TextDelta] | type[ReasoningDelta] = ReasoningDelta if part.get("thought") is True else TextDelta
+        key = self._next_key - 1 if kind is self._open_kind else self._open_part(kind)
         if signature:
-            key = self._open_part(None)
-        elif kind is self._open_kind:
-            key = self._next_key - 1
-        else:
-            key = self._open_part(kind)
+            self._open_kind = None
         if kind is TextDelta:
             self._texts.append(text)
         events.append(kind(key, text, signature))

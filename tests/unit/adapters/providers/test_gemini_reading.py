@@ -84,14 +84,15 @@ class TestParts:
         reply = read_all(thought("a"), thought("b"), text("c"), text(""), text("d"), thought("e"), text("f"))
         assert reply.parts == (ReasoningPart("ab"), TextPart("cd"), ReasoningPart("e"), TextPart("f"))
 
-    def test_a_signature_separates(self) -> None:
+    def test_a_signature_ends_its_part(self) -> None:
         reply = read_all(text("a"), text("b", thoughtSignature="s1"), text("", thoughtSignature="s2"), text("c"))
-        assert reply.parts == (TextPart("a"), TextPart("b", "s1"), TextPart("", "s2"), TextPart("c"))
+        assert reply.parts == (TextPart("ab", "s1"), TextPart("", "s2"), TextPart("c"))
 
     def test_signed_thoughts(self) -> None:
-        assert read_all(thought("a"), thought("b", thoughtSignature="s")).parts == (
-            ReasoningPart("a"), ReasoningPart("b", "s"),
-        )  # fmt: skip
+        assert read_all(thought("a"), thought("b", thoughtSignature="s"), thought("c")).parts == (
+            ReasoningPart("ab", "s"),
+            ReasoningPart("c"),
+        )
 
     def test_a_signature_alone_is_an_empty_text(self) -> None:
         assert read_all({"thoughtSignature": "s"}).parts == (TextPart("", "s"),)

@@ -54,7 +54,7 @@ def whole_chat(message: dict[str, Any], finish_reason: str, usage: dict[str, Any
 def chat_deltas(message: dict[str, Any], size: int, *, whole_calls: bool) -> list[dict[str, Any]]:
     """The deltas of a message: text in pieces, calls in pieces with an index or each in one without."""
     reasoning_name = "reasoning_content" if message.get("reasoning_content") else "reasoning"
-    deltas = [
+    deltas: list[dict[str, Any]] = [
         {name: piece}
         for name in (reasoning_name, "content", "refusal")
         for piece in pieces(message.get(name) or "", size)
@@ -107,7 +107,7 @@ def test_chat_with_mistrals_blocks(said: list[tuple[bool, str]], size: int) -> N
             return {"type": "thinking", "thinking": [{"type": "text", "text": text}]}
         return {"type": "text", "text": text}
 
-    deltas = [
+    deltas: list[dict[str, Any]] = [
         {"content": [block(True, piece)] if thinks else piece} for thinks, text in said for piece in pieces(text, size)
     ]
     body = sse(*(chunk(**delta) for delta in deltas), chunk("stop"), usage_chunk())
@@ -145,7 +145,11 @@ ends = st.sampled_from([("completed", None), ("incomplete", "max_output_tokens")
 
 def response_events(index: int, item: dict[str, Any], size: int) -> list[dict[str, Any]]:
     """The events of one item: its beginning, its growth, its end."""
-    empty = {"message": {"content": []}, "reasoning": {"summary": []}, "function_call": {"arguments": ""}}
+    empty: dict[str, dict[str, Any]] = {
+        "message": {"content": []},
+        "reasoning": {"summary": []},
+        "function_call": {"arguments": ""},
+    }
     events = [item_event("output_item.added", index, item={**item, **empty.get(item["type"], {})})]
     for part_index, part in enumerate(item.get("content", [])):
         name = "refusal.delta" if part["type"] == "refusal" else "output_text.delta"

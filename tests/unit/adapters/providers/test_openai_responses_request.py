@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -77,7 +78,7 @@ class TestBody:
     @pytest.mark.parametrize("name", ["x_typo", "x_max_tokens_field"])
     def test_unknown_steering_option(self, name: str) -> None:
         with pytest.raises(ProviderFault, match=name) as caught:
-            check_options(deployment(**{name: "limit"}))
+            check_options(replace(deployment(), options={name: "limit"}))
         assert caught.value.kind is FaultKind.UNKNOWN
         check_options(deployment(x_reasoning_effort={}))
 

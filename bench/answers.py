@@ -13,9 +13,34 @@ EVENTS_PER_STREAM = 52
 NO_TIME = b"@0000000000000000@"
 """Stands in a paced answer's first piece until the upstream knows how long it took; see `payloads.THINKING_MARK`."""
 
-_WORDS = "The carriers did well this week, and returns went down by a tenth; two of them still deserve a call. ".split()
+_WORDS = [
+    "The",
+    "carriers",
+    "did",
+    "well",
+    "this",
+    "week,",
+    "and",
+    "returns",
+    "went",
+    "down",
+    "by",
+    "a",
+    "tenth;",
+    "two",
+    "of",
+    "them",
+    "still",
+    "deserve",
+    "a",
+    "call.",
+]
 _TEXT = " ".join(_WORDS * 3)
 _INPUT_TOKENS, _OUTPUT_TOKENS = 201, 64
+_END_CHARS = 24
+
+WHOLE_END = _TEXT[-_END_CHARS:].encode()
+"""How the text of a whole answer ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +52,8 @@ class Answer:
     events: Sequence[bytes]
     first_content: int
     """Which event holds the first text."""
+    stream_end: bytes
+    """How the text of a streamed answer ends."""
 
 
 def _pieces(count: int) -> list[str]:
@@ -34,17 +61,18 @@ def _pieces(count: int) -> list[str]:
     return [NO_TIME.decode(), *(f" {_WORDS[number % len(_WORDS)]}" for number in range(count - 1))]
 
 
-def _framed(body: Mapping[str, Any], pieces: Sequence[bytes], first_content: int) -> Answer:
+def _framed(body: Mapping[str, Any], events: Sequence[bytes], texts: Sequence[str], first_content: int) -> Answer:
     content = json.dumps(body, separators=(",", ":")).encode()
-    assert len(pieces) == EVENTS_PER_STREAM  # noqa: S101 - the figures per event depend on it
-    ends = b"0\r\n\r\n"
-    events = [b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces]
+    if len(events) != EVENTS_PER_STREAM:
+        raise ValueError(f"a stream has {len(events)} events; the figures for each event count on {EVENTS_PER_STREAM}")
+    *chunks, last = [b"%x\r\n%b\r\n" % (len(event), event) for event in events]
     return Answer(
         whole=b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
         % (len(content), content),
         head=b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n",
-        events=[*events[:-1], events[-1] + ends],
+        events=[*chunks, last + b"0\r\n\r\n"],
         first_content=first_content,
+        stream_end="".join(texts)[-_END_CHARS:].encode(),
     )
 
 
@@ -68,15 +96,15 @@ def _chat() -> Answer:
         data = {**envelope, "object": "chat.completion.chunk", "choices": [choice], **more}
         return b"data: " + json.dumps(data, separators=(",", ":")).encode() + b"\n\n"
 
-    pieces = _pieces(EVENTS_PER_STREAM - 4)
+    texts = _pieces(EVENTS_PER_STREAM - 4)
     events = [
         chunk({"role": "assistant", "content": ""}),
-        *(chunk({"content": piece}) for piece in pieces),
+        *(chunk({"content": piece}) for piece in texts),
         chunk({}, "stop"),
         chunk({}, choices=[], usage=usage),
         b"data: [DONE]\n\n",
     ]
-    return _framed(body, events, first_content=1)
+    return _framed(body, events, texts, first_content=1)
 
 
 def _messages() -> Answer:
@@ -88,11 +116,9 @@ def _messages() -> Answer:
         data = json.dumps({"type": kind, **more}, separators=(",", ":"))
         return f"event: {kind}\ndata: {data}\n\n".encode()
 
-    start = {**envelope, "content": [], "stop_reason": None, "usage": {**usage, "output_tokens": 1}}
-    deltas = [
-        event("content_block_delta", index=0, delta={"type": "text_delta", "text": piece})
-        for piece in _pieces(EVENTS_PER_STREAM - 5)
-    ]
+    start: Mapping[str, Any] = {**envelope, "content": [], "stop_reason": None, "usage": {**usage, "output_tokens": 1}}
+    texts = _pieces(EVENTS_PER_STREAM - 5)
+    deltas = [event("content_block_delta", index=0, delta={"type": "text_delta", "text": piece}) for piece in texts]
     events = [
         event("message_start", message=start),
         event("content_block_start", index=0, content_block={"type": "text", "text": ""}),
@@ -101,7 +127,7 @@ def _messages() -> Answer:
         event("message_delta", delta={"stop_reason": "end_turn"}, usage=usage),
         event("message_stop"),
     ]
-    return _framed(body, events, first_content=2)
+    return _framed(body, events, texts, first_content=2)
 
 
 CHAT = _chat()

@@ -7,7 +7,6 @@ answer, `Events` a stream with a message for every event, `Reads` one with a mes
 
 from __future__ import annotations
 
-import asyncio
 import sys
 from typing import Any
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import base64
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
+
+_BINARY = ("request", "expected")
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,30 +15,31 @@ class Job:
     """One measurement.
 
     Closed loop: `concurrency` callers, each with one call at a time. Open loop: calls begin at random moments,
-    `calls_per_second` on average, however long the earlier ones take. A response of fewer than `least_bytes` in all
-    its messages is a failed call.
+    `calls_per_second` on average, however long the earlier ones take. A call whose last message does not contain
+    `expected` has failed.
     """
 
     target: str
     method: str
     request: bytes
+    expected: bytes
     stream: bool
     server_pid: int
     seconds: float
     warmup_seconds: float = 0.4
     concurrency: int = 32
     calls_per_second: float = 0.0
-    least_bytes: int = 0
 
     def to_json(self) -> str:
         """For the load generator's standard input."""
-        return json.dumps({**asdict(self), "request": base64.b64encode(self.request).decode()})
+        packed = {name: base64.b64encode(getattr(self, name)).decode() for name in _BINARY}
+        return json.dumps(asdict(self) | packed)
 
     @classmethod
     def from_json(cls, text: str) -> Job:
         """The same job again."""
-        job = cls(**json.loads(text))
-        return replace(job, request=base64.b64decode(job.request))
+        fields = json.loads(text)
+        return cls(**fields | {name: base64.b64decode(fields[name]) for name in _BINARY})
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,8 @@ class Load:
 
     def __init__(self, job: Job, channel: grpc.aio.Channel) -> None:
         self._job = job
-        self._call: Any = (channel.unary_stream if job.stream else channel.unary_unary)(job.method)
+        open_method: Any = channel.unary_stream if job.stream else channel.unary_unary
+        self._call = open_method(job.method)
         self._latencies: list[float] = []
         self._first_token_added: list[float] = []
         self._messages = 0
@@ -41,28 +42,27 @@ class Load:
 
     async def call(self, due_at: float) -> None:
         """One call that should have begun at `due_at`; its latency counts from there."""
-        measured = self.measuring
         try:
-            size = await (self._stream(due_at) if self._job.stream else self._whole())
+            last = await (self._stream(due_at) if self._job.stream else self._whole())
         except grpc.RpcError:
-            size = -1
-        if not (measured and self.measuring):
-            return
-        self._latencies.append(time.monotonic() - due_at)
-        self._failures += size < self._job.least_bytes
+            last = b""
+        if self.measuring:
+            self._latencies.append(time.monotonic() - due_at)
+            self._failures += self._job.expected not in last
 
-    async def _whole(self) -> int:
-        return len(await self._call(self._job.request, timeout=_CALL_SECONDS))
+    async def _whole(self) -> bytes:
+        response: bytes = await self._call(self._job.request, timeout=_CALL_SECONDS)
+        return response
 
-    async def _stream(self, due_at: float) -> int:
-        size = 0
+    async def _stream(self, due_at: float) -> bytes:
+        message, begun = b"", False
         async for message in self._call(self._job.request, timeout=_CALL_SECONDS):
-            size += len(message)
             self._messages += self.measuring
-            mark = THINKING_MARK.search(message)
-            if mark is not None and mark[1].strip(b"0"):
-                self._first_token_added.append(time.monotonic() - due_at - int(mark[1]) / 1e9)
-        return size
+            if not begun and (mark := THINKING_MARK.search(message)):
+                begun = True
+                if self.measuring:
+                    self._first_token_added.append(time.monotonic() - due_at - int(mark[1]) / 1e9)
+        return message
 
     def outcome(self, seconds: float, server_cpu_seconds: float, load_cpu_seconds: float) -> Outcome:
         """The account."""

@@ -60,7 +60,7 @@ def pointsman(policy: Mapping[str, Any], directory: Path) -> Iterator[Server]:
 def run_job(job: Job) -> Outcome:
     """Runs the load generator, on the load's core."""
     with on_core(_load_core()):
-        done = subprocess.run(  # noqa: S603 - our own module
+        done = subprocess.run(
             [sys.executable, "-m", "bench.load"], input=job.to_json(), stdout=subprocess.PIPE, text=True, check=True,
             cwd=ROOT, env=_environment({}),
         )  # fmt: skip
@@ -91,7 +91,7 @@ def _started(command: Sequence[str], core: int | None, environ: Mapping[str, str
 
 def _environment(changes: Mapping[str, str]) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("POINTSMAN_")}
-    return kept | changes
+    return {**kept, **changes}
 
 
 def _server_core() -> int | None:

@@ -108,10 +108,6 @@ class StreamedAnswer:
             raise self._interruption(rpc_error) from rpc_error
         return self._attempts.delay_after(rpc_error)
 
-    def _close(self) -> None:
-        if not self._over:
-            self._closed = True
-
     def _refuse_if_closed(self) -> None:
         if self._closed:
             raise self._given_up()

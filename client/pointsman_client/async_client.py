@@ -175,7 +175,7 @@ class AsyncAnswerStream(StreamedAnswer, AsyncIterator[StreamEvent]):
         self._give_up()
 
     def _give_up(self) -> None:
-        self._close()
+        self._closed = True
         if self._rpc is not None:
             self._rpc.cancel()
 

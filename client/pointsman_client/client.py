@@ -128,7 +128,7 @@ class AnswerStream(StreamedAnswer, Iterator[StreamEvent]):
 
     def close(self) -> None:
         """Ends the call; reading on raises `Cancelled`. A second time, or after the end, it does nothing."""
-        self._close()
+        self._closed = True
         if self._rpc is not None:
             self._rpc.cancel()
 

@@ -103,7 +103,7 @@ class Bench:
 
 def snapshot_of(dialect: Dialect, base_url: str) -> Snapshot:
     url = base_url + PATH_OF_BASE_URL.get(dialect, "")
-    provider = Provider("simulated", dialect, url, Secret("key-of-ours", "env:KEY"), simulated=True)
+    provider = Provider(dialect.value, dialect, url, Secret("key-of-ours", "env:KEY"), simulated=True)
     price = Price("test", None, ((0, Rates(1, 1, 1, 1)),))
     model = Model("m", Tier.STANDARD, 128_000, 8_000, frozenset(Capability), 0.5, price)
     deployment = Deployment("d", provider, model, MODEL_NAMES[dialect])

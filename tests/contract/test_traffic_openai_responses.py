@@ -117,7 +117,7 @@ def assert_same(reply: Reply, expected: Reading) -> None:
     assert reply.text == expected.text
     reasoning = [part for part in reply.parts if isinstance(part, ReasoningPart)]
     assert "\n\n".join(part.text for part in reasoning if part.text) == "\n\n".join(expected.reasoning)
-    signatures = [part.signature.removeprefix("openai_responses:") for part in reasoning if part.signature]
+    signatures = [part.signature for part in reasoning if part.signature]
     assert signatures == expected.encrypted
     calls = [[part.id, part.name, part.arguments_json] for part in reply.parts if isinstance(part, ToolCallPart)]
     assert calls == expected.tool_calls

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import pytest
+
 from pointsman_server.adapters.providers.dialect import WireDialect
 from pointsman_server.adapters.providers.sse import SseEvent, SseReader
 from pointsman_server.domain.catalog import Deployment, Dialect, Model, Price, Provider, Secret
@@ -54,10 +54,6 @@ def refusal(dialect: WireDialect, call: ProviderCall) -> str:
 
 def turn(*parts: Part) -> Message:
     return Message(Role.ASSISTANT, parts)
-
-
-def with_model(place: Deployment, **changes: Any) -> Deployment:
-    return replace(place, model=replace(place.model, **changes))
 
 
 def sse(*payloads: dict[str, Any], done: bool = True, named: bool = False) -> bytes:

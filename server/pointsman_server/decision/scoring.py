@@ -77,7 +77,8 @@ def _score(candidate: Candidate, tier: Tier, chain: tuple[str, ...], bias: float
     if deployment.id in chain:
         parts = (
             Factor("tier_fit", _TIER_FIT_WANTED),
-            Factor("chain_position", 1.0 - chain.index(deployment.id) / len(chain)),
+            # More than 1, so that a listed deployment comes before every other, whatever that one's quality.
+            Factor("chain_position", 2.0 - chain.index(deployment.id) / len(chain)),
         )
     else:
         price_share = candidate.expected_cost_micro_usd / dearest_micro_usd

@@ -12,6 +12,7 @@ from pointsman_server.domain.faults import FaultKind, ProviderFault
 from pointsman_server.domain.plan import Candidate
 from pointsman_server.domain.ports import Clock, ProviderAdapter, ProviderCall
 from pointsman_server.domain.reply import (
+    Finished,
     FinishReason,
     OpaqueDelta,
     ReasoningDelta,
@@ -30,7 +31,10 @@ BACKSTOP_SECONDS = 0.25
 _TIMER_SLACK_SECONDS = 0.005
 """The event loop's timers may fire this much early."""
 
-_CONTENT = (TextDelta, ReasoningDelta, ToolCallDelta, OpaqueDelta)
+AFTER_END_SECONDS = 1.0
+"""How long a provider that gave its whole answer may keep the connection open; the last counts come in this time."""
+
+_PROGRESS = (TextDelta, ReasoningDelta, ToolCallDelta, OpaqueDelta, Finished)
 _MAY_BE_EMPTY = frozenset(
     {FinishReason.LENGTH, FinishReason.CONTENT_FILTER, FinishReason.REFUSAL, FinishReason.PAUSE}
 )
@@ -115,10 +119,14 @@ class RunningAttempt:
             async with asyncio.timeout(max(0.0, ends_at - self._clock.monotonic())):
                 return await anext(batches, None)
         except TimeoutError as error:
+            if self.builder.finished is not None:
+                return None
             raise self._timed_out() from error
 
     def _patience_ends_at(self, progress_at: float) -> float:
         timeouts = self.deployment.timeouts
+        if self.builder.finished is not None:
+            return progress_at + AFTER_END_SECONDS
         if not self._stream:
             return self._ends_at
         return progress_at + (timeouts.idle_seconds if self.builder.has_content else timeouts.first_token_seconds)
@@ -136,7 +144,7 @@ class RunningAttempt:
         progressed = False
         for event in batch:
             self.builder.add(event)
-            progressed = progressed or isinstance(event, _CONTENT)
+            progressed = progressed or isinstance(event, _PROGRESS)
         # Without streaming the first content is the whole answer, which says nothing of the first token.
         if progressed and self._stream and self._first_token_seconds is None:
             self._first_token_seconds = self._clock.monotonic() - self._started_at

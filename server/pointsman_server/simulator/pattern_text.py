@@ -8,12 +8,16 @@ from __future__ import annotations
 
 import re
 import string
+import warnings
 
 _PLAIN = "simulated"
 _ESCAPES = {"d": "1", "w": "a", "s": " ", "D": "a", "W": "-", "S": "a", "n": "\n", "t": "\t", "r": "\r"}
 _EMPTY_ESCAPES = frozenset("bBAZz")
 _ALPHABET = string.ascii_lowercase + string.ascii_uppercase + string.digits + "-_. /@:+#" + string.punctuation
 _MAX_OPEN_REPEATS = 200
+_MAX_SEARCHED_CHARACTERS = 20
+_MAX_CHARACTERS = 10_000
+_MAX_PATTERN_CHARACTERS = 500
 
 
 class _NotUnderstoodError(Exception):
@@ -22,14 +26,24 @@ class _NotUnderstoodError(Exception):
 
 def text_for_pattern(pattern: str, shortest: int = 0) -> str:
     """A text of at least `shortest` characters that the pattern finds; a plain one when the pattern is too hard."""
-    for repeats in (1, 2, 4, 8, shortest):
-        try:
-            made = _Pattern(pattern, min(repeats, _MAX_OPEN_REPEATS)).whole()
-            if len(made) >= shortest and re.search(pattern, made):
-                return made
-        except (_NotUnderstoodError, re.error):
-            break
+    try:
+        # Each repeat is made from the same parts, so that looking at the shortest text is enough.
+        if len(pattern) <= _MAX_PATTERN_CHARACTERS and _is_found(pattern, _Pattern(pattern, 1).whole()):
+            for repeats in (1, 2, 4, 8, shortest):
+                made = _Pattern(pattern, min(repeats, _MAX_OPEN_REPEATS)).whole()
+                if len(made) >= shortest:
+                    return made
+    except (_NotUnderstoodError, re.error):
+        pass
     return _PLAIN + "x" * max(0, shortest - len(_PLAIN))
+
+
+def _is_found(pattern: str, made: str) -> bool:
+    """Whether the pattern finds the text; taken on trust for a long one, on which some patterns search for ever."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        compiled = re.compile(pattern)
+    return len(made) > _MAX_SEARCHED_CHARACTERS or compiled.search(made) is not None
 
 
 class _Pattern:
@@ -66,7 +80,10 @@ class _Pattern:
         made = []
         while self._peek() not in ("", "|", ")"):
             atom = self._atom()
-            made.append(atom * self._repeats())
+            repeats = self._repeats()
+            if len(atom) * repeats > _MAX_CHARACTERS:
+                raise _NotUnderstoodError
+            made.append(atom * repeats)
         return "".join(made)
 
     def _atom(self) -> str:
@@ -114,7 +131,9 @@ class _Pattern:
         while (taken := self._take()) != "]":
             if taken == "\\":
                 self._take()
-        matcher = re.compile(self._text[start : self._at])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            matcher = re.compile(self._text[start : self._at])
         found = next((character for character in _ALPHABET if matcher.fullmatch(character)), None)
         if found is None:
             raise _NotUnderstoodError

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -21,6 +22,7 @@ from pointsman.v1.embedding_service_pb2 import EmbedRequest, EmbedResponse
 from pointsman.v1.feedback_service_pb2 import RecordFeedbackRequest, RecordFeedbackResponse
 from pointsman.v1.router_service_pb2 import CompleteRequest, StreamCompleteRequest
 from pointsman_client import (
+    AsyncClient,
     Client,
     PointsmanError,
     RateLimited,
@@ -177,6 +179,26 @@ def test_what_no_model_answers_is_refused(router: InMemoryRouter) -> None:
     router.answer(message)
     with pytest.raises(ValueError, match="a model does not answer with image"):
         router.client().stream("x").finish()
+
+
+async def test_async_calls_give_other_tasks_a_turn(router: InMemoryRouter) -> None:
+    router.answer("one two three", "whole")
+    turns: list[str] = []
+
+    async def read(client: AsyncClient) -> None:
+        async for text in client.stream("x").text_deltas():
+            turns.append(text)
+        turns.append((await client.complete("x")).text)
+
+    async def count() -> None:
+        for number in range(4):
+            turns.append(str(number))
+            await asyncio.sleep(0)
+
+    async with router.async_client() as client, asyncio.TaskGroup() as group:
+        group.create_task(read(client))
+        group.create_task(count())
+    assert turns.index("1") < turns.index("two ") < turns.index("3") < turns.index("whole")
 
 
 def test_events_may_be_written_out(router: InMemoryRouter) -> None:

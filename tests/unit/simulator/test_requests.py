@@ -25,7 +25,8 @@ REFUSED: list[tuple[Dialect, dict[str, Any], str]] = [
     (Dialect.ANTHROPIC, {"max_tokens": 0}, "max_tokens"),
     (Dialect.ANTHROPIC, {"temperature": 1.5}, "temperature"),
     (Dialect.ANTHROPIC, {"messages": []}, "messages"),
-    (Dialect.ANTHROPIC, {"messages": [{"role": "system", "content": "x"}]}, "messages.0.role"),
+    (Dialect.ANTHROPIC, {"messages": [{"role": "developer", "content": "x"}]}, "messages.0.role"),
+    (Dialect.ANTHROPIC, {"messages": [{"role": "system", "content": "x"}]}, "first message"),
     (Dialect.ANTHROPIC, {"messages": [{"role": "assistant", "content": "x"}]}, "first message"),
     (Dialect.ANTHROPIC, {"messages": [{"role": "user", "content": [{"type": "text", "text": ""}]}]}, "non-empty"),
     (

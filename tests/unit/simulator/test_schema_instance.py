@@ -146,6 +146,11 @@ def test_any_pattern_gives_a_text(pattern: str, shortest: int) -> None:
     assert len(text_for_pattern(pattern, shortest)) >= shortest
 
 
+def test_patterns_that_search_for_ever() -> None:
+    assert text_for_pattern(r"^(a+)+$x", 40)
+    assert text_for_pattern(r"^(a{1,30}){30}$x", 40)
+
+
 def test_pattern_and_length_together() -> None:
     made = text_for_pattern(r"^[a-f]+$", 30)
     assert len(made) >= 30

@@ -95,7 +95,7 @@ class DialectAdapter:
         ) as response:
             if response.status != 200:
                 raise await self._read_failure(response)
-            sealer = Sealer(call.deployment.provider.dialect)
+            sealer = Sealer(call.deployment.provider.id)
             async for batch in read_answer(response, self._dialect):
                 yield sealer.seal(batch)
 
@@ -104,7 +104,7 @@ class DialectAdapter:
 
     def _shape(self, call: ProviderCall) -> Outgoing:
         try:
-            return self._dialect.shape(replace(call, messages=unseal(call.messages, call.deployment.provider.dialect)))
+            return self._dialect.shape(replace(call, messages=unseal(call.messages, call.deployment.provider.id)))
         except ProviderFault as fault:
             # Nothing was sent, so another candidate may well be able to.
             raise ProviderFault(FaultKind.UNSUPPORTED, fault.detail) from fault

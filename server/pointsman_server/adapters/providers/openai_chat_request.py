@@ -21,7 +21,7 @@ from pointsman_server.adapters.providers.openai_request import (
     unsayable,
     with_options,
 )
-from pointsman_server.domain.catalog import Deployment, Dialect
+from pointsman_server.domain.catalog import Dialect
 from pointsman_server.domain.message import (
     ImagePart,
     Message,
@@ -68,8 +68,8 @@ def shape_body(call: ProviderCall) -> dict[str, Any]:
         "model": deployment.model_name,
         "messages": [said for message in call.messages for said in _shape_message(message, reasoning_field)],
         "stream": call.stream,
-        steering.get(_MAX_TOKENS_OPTION, _MAX_TOKENS_BY_HOST.get(host, "max_tokens")): call.max_output_tokens,
-        **_shape_sampling(generation, steering.get(_SEED_OPTION, _SEED_BY_HOST.get(host, "seed"))),
+        _field_name(steering, _MAX_TOKENS_OPTION, _MAX_TOKENS_BY_HOST.get(host, "max_tokens")): call.max_output_tokens,
+        **_shape_sampling(generation, _field_name(steering, _SEED_OPTION, _SEED_BY_HOST.get(host, "seed"))),
         **_shape_tools(generation),
         **_shape_effort(call, steering),
     }
@@ -81,9 +81,11 @@ def shape_body(call: ProviderCall) -> dict[str, Any]:
     return with_options(body, deployment)
 
 
-def check_options(deployment: Deployment) -> None:
-    """Raises `ProviderFault` when an `x_` option of the deployment cannot be understood."""
-    _reasoning_field(steering_options(deployment, _OPTIONS))
+def _field_name(steering: Mapping[str, Any], option: str, usual: str) -> str:
+    name = steering.get(option, usual)
+    if not isinstance(name, str) or not name:
+        raise option_fault(option, "must be the name of a body field")
+    return name
 
 
 def _reasoning_field(steering: Mapping[str, Any]) -> _ReasoningField:

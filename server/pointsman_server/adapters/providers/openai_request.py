@@ -45,7 +45,7 @@ _SAYS_A_TYPE = ("type", "anyOf", "enum", "const", "$ref")
 
 
 def steering_options(deployment: Deployment, known: Iterable[str]) -> dict[str, Any]:
-    """The `x_` options of a deployment. Raises `ProviderFault` UNKNOWN for one that is not in `known`."""
+    """The `x_` options of a deployment. Raises `ProviderFault` UNSUPPORTED for one that is not in `known`."""
     steering = {name: value for name, value in deployment.options.items() if name.startswith("x_")}
     for name in steering:
         if name not in known:
@@ -55,7 +55,7 @@ def steering_options(deployment: Deployment, known: Iterable[str]) -> dict[str, 
 
 def option_fault(name: str, problem: str) -> ProviderFault:
     """A fault of the policy, which another deployment need not share."""
-    return ProviderFault(FaultKind.UNKNOWN, f"deployment option {name} {problem}")
+    return ProviderFault(FaultKind.UNSUPPORTED, f"deployment option {name} {problem}")
 
 
 def with_options(body: Mapping[str, Any], deployment: Deployment) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from pointsman_server.adapters.providers.dialect import Outgoing, StreamReader
 from pointsman_server.adapters.providers.json_reading import CountReader, as_list, as_object, as_text, read_object
 from pointsman_server.adapters.providers.openai_errors import fault_in_answer, read_error_body
 from pointsman_server.adapters.providers.openai_reading import text_range
-from pointsman_server.adapters.providers.openai_responses_request import SIGNATURE_MARK, shape_body
+from pointsman_server.adapters.providers.openai_responses_request import shape_body
 from pointsman_server.adapters.providers.sse import SseEvent
 from pointsman_server.domain.catalog import Dialect
 from pointsman_server.domain.faults import FaultKind, ProviderFault
@@ -255,8 +255,7 @@ class _Answer:
         return events
 
     def _read_reasoning_item(self, key: str, item: _Json) -> _Events:
-        encrypted = as_text(item.get("encrypted_content"))
-        signature = SIGNATURE_MARK + encrypted if encrypted else ""
+        signature = as_text(item.get("encrypted_content"))
         if key in self._begun:
             return [ReasoningDelta(key, "", signature)] if signature else ()
         sections = [*as_list(item.get("summary")), *as_list(item.get("content"))]

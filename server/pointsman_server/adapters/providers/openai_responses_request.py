@@ -20,7 +20,7 @@ from pointsman_server.adapters.providers.openai_request import (
     unsayable,
     with_options,
 )
-from pointsman_server.domain.catalog import Deployment, Dialect
+from pointsman_server.domain.catalog import Dialect
 from pointsman_server.domain.faults import FaultKind, ProviderFault
 from pointsman_server.domain.message import (
     ImagePart,
@@ -35,10 +35,6 @@ from pointsman_server.domain.message import (
 )
 from pointsman_server.domain.ports import ProviderCall
 from pointsman_server.domain.request import Capability, GenerationConfig, Tool
-
-SIGNATURE_MARK = f"{Dialect.OPENAI_RESPONSES.value}:"
-"""Stands before the encrypted reasoning in a signature: sent anywhere else it would be refused, and so would be
-another dialect's signature here."""
 
 _OPTIONS = (EFFORT_OPTION,)
 
@@ -66,11 +62,6 @@ def shape_body(call: ProviderCall) -> dict[str, Any]:
     if generation.response_schema is not None:
         body["text"] = {"format": {"type": "json_schema", "strict": False, **shape_schema(generation.response_schema)}}
     return with_options(body, deployment)
-
-
-def check_options(deployment: Deployment) -> None:
-    """Raises `ProviderFault` when an `x_` option of the deployment cannot be understood."""
-    steering_options(deployment, _OPTIONS)
 
 
 def _shape_sampling(generation: GenerationConfig) -> dict[str, Any]:
@@ -154,10 +145,9 @@ def _shape_assistant(parts: Sequence[Part]) -> Iterator[dict[str, Any]]:
 
 def _own_reasoning(part: ReasoningPart) -> Iterator[dict[str, Any]]:
     # Reasoning that is neither stored there nor encrypted here cannot be said again.
-    if part.signature.startswith(SIGNATURE_MARK):
+    if part.signature:
         summary = [{"type": "summary_text", "text": part.text}] if part.text else []
-        encrypted = part.signature.removeprefix(SIGNATURE_MARK)
-        yield {"type": "reasoning", "summary": summary, "encrypted_content": encrypted}
+        yield {"type": "reasoning", "summary": summary, "encrypted_content": part.signature}
 
 
 def _shape_tool_call(part: ToolCallPart) -> dict[str, Any]:

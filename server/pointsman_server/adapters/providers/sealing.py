@@ -1,4 +1,4 @@
-"""Sealed state of a provider, marked with the dialect it belongs to.
+"""Sealed state of a provider, marked with the id of the provider it belongs to.
 
 Signatures of reasoning and of tool calls must go back unchanged, but only to where they came from: another vendor
 refuses them. Callers see them with a mark in front; on the way back the mark is taken off, and foreign ones stay out.
@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from pointsman_server.domain.catalog import Dialect
 from pointsman_server.domain.message import Message, Part, ReasoningPart, TextPart, ToolCallPart
 from pointsman_server.domain.reply import PartKey, ReasoningDelta, ReplyEvent, TextDelta, ToolCallDelta
 
@@ -17,14 +16,14 @@ _SIGNED_PARTS = (TextPart, ReasoningPart, ToolCallPart)
 _SIGNED_DELTAS = (TextDelta, ReasoningDelta, ToolCallDelta)
 
 
-def unseal(messages: tuple[Message, ...], dialect: Dialect) -> tuple[Message, ...]:
-    """The messages as this dialect may see them: own signatures without the mark, foreign ones gone.
+def unseal(messages: tuple[Message, ...], provider_id: str) -> tuple[Message, ...]:
+    """The messages as this provider may see them: own signatures without the mark, foreign ones gone.
 
     Reasoning whose signature is foreign is left out as a whole: without it no vendor would take the text.
     """
     if not any(_is_signed(part) for message in messages for part in message.parts):
         return messages
-    mark = _mark(dialect)
+    mark = _mark(provider_id)
     return tuple(
         replace(message, parts=tuple(opened for part in message.parts if (opened := _open(part, mark)) is not None))
         for message in messages
@@ -36,8 +35,8 @@ class Sealer:
 
     __slots__ = ("_begun", "_mark")
 
-    def __init__(self, dialect: Dialect) -> None:
-        self._mark = _mark(dialect)
+    def __init__(self, provider_id: str) -> None:
+        self._mark = _mark(provider_id)
         self._begun: set[PartKey] = set()
 
     def seal(self, events: Sequence[ReplyEvent]) -> Sequence[ReplyEvent]:
@@ -53,8 +52,8 @@ class Sealer:
         return replace(event, signature=self._mark + event.signature)
 
 
-def _mark(dialect: Dialect) -> str:
-    return f"{dialect.value}:"
+def _mark(provider_id: str) -> str:
+    return f"{provider_id}:"
 
 
 def _is_signed(part: Part) -> bool:

@@ -19,10 +19,13 @@ from pointsman_server.simulator.dialects.reading import (
     read_limit,
     read_stops,
     read_stream,
+    take_list,
     tally_text,
 )
 
 _DEMANDS = {"auto": ToolDemand.AUTO, "any": ToolDemand.REQUIRED, "tool": ToolDemand.NAMED, "none": ToolDemand.NONE}
+_ROLES = ("user", "assistant", "system")
+"""A system message may come later; the first one is a field of its own."""
 _MIN_THINKING_TOKENS = 1024
 _NO_LIMIT = 1_000_000
 
@@ -36,7 +39,7 @@ def read_messages_request(body: Mapping[str, Any]) -> Ask:
     check_range(body, "temperature", 1)
     check_range(body, "top_p", 1)
     tally = Tally()
-    if body.get("system") is not None:
+    if body.get("system"):
         _tally_content(body["system"], "system", tally, OpenCalls())
     _read_turns(body, tally)
     tools = _read_tools(body)
@@ -61,17 +64,20 @@ def read_messages_request(body: Mapping[str, Any]) -> Ask:
 
 def _read_turns(body: Mapping[str, Any], tally: Tally) -> None:
     calls = OpenCalls()
+    before = where = ""
     for index, turn in enumerate(need_list(body.get("messages"), "messages")):
-        where = f"messages.{index}"
-        role = need_one_of(need_object(turn, where).get("role"), ("user", "assistant"), f"{where}.role")
+        # Neighbours of the same role count as one turn, so calls must be answered where the role changes.
+        role = need_one_of(need_object(turn, f"messages.{index}").get("role"), _ROLES, f"messages.{index}.role")
         if index == 0 and role != "user":
             raise RejectedError('messages: first message must use the "user" role')
+        if before == "user" and role == "assistant":
+            calls.check_none(where)
+        where = f"messages.{index}"
         tally.messages += 1
-        if role == "assistant":
-            calls.check_none(where)
         _tally_content(turn.get("content"), f"{where}.content", tally, calls)
-        if role == "user":
-            calls.check_none(where)
+        before = role
+    if before != "assistant":
+        calls.check_none(where)
 
 
 def _tally_content(content: Any, where: str, tally: Tally, calls: OpenCalls) -> None:
@@ -113,7 +119,7 @@ def _tally_block(block: Mapping[str, Any], where: str, tally: Tally, calls: Open
 
 def _read_tools(body: Mapping[str, Any]) -> tuple[OfferedTool, ...]:
     tools = []
-    for index, tool in enumerate(body.get("tools") or ()):
+    for index, tool in enumerate(take_list(body.get("tools"), "tools")):
         where = f"tools.{index}"
         if need_object(tool, where).get("type") in (None, "custom"):
             need_object(tool.get("input_schema"), f"{where}.input_schema")
@@ -145,8 +151,8 @@ def _read_thinking(body: Mapping[str, Any], max_tokens: int, demand: ToolDemand)
             raise RejectedError("`max_tokens` must be greater than `thinking.budget_tokens`.")
         if body.get("temperature") not in (None, 1):
             raise RejectedError("`temperature` may only be set to 1 when thinking is enabled.")
-    if kind != "disabled" and demand in (ToolDemand.REQUIRED, ToolDemand.NAMED):
-        raise RejectedError("Thinking may not be enabled when tool_choice forces tool use.")
+        if demand in (ToolDemand.REQUIRED, ToolDemand.NAMED):
+            raise RejectedError("Thinking may not be enabled when tool_choice forces tool use.")
     return kind != "disabled"
 
 

@@ -19,6 +19,7 @@ from pointsman_server.simulator.dialects.reading import (
     read_limit,
     read_stops,
     read_stream,
+    take_list,
     tally_text,
 )
 
@@ -74,7 +75,7 @@ def _read_turns(body: Mapping[str, Any], tally: Tally) -> None:
 
 
 def _read_calls(turn: Mapping[str, Any], where: str, tally: Tally, calls: OpenCalls) -> None:
-    for index, call in enumerate(turn.get("tool_calls") or ()):
+    for index, call in enumerate(take_list(turn.get("tool_calls"), f"{where}.tool_calls")):
         inner = f"{where}.tool_calls[{index}]"
         function = need_object(need_object(call, inner).get("function"), f"{inner}.function")
         need_text(function.get("name"), f"{inner}.function.name")

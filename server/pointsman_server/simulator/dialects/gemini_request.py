@@ -17,6 +17,7 @@ from pointsman_server.simulator.dialects.reading import (
     offer_tool,
     read_limit,
     read_stops,
+    take_list,
     tally_text,
 )
 
@@ -76,25 +77,31 @@ def _camel_name(name: str) -> str:
 
 
 def _read_turns(body: Mapping[str, Any], tally: Tally) -> None:
-    waiting = 0
+    waiting, before = 0, ""
+    mismatch = RejectedError(
+        "Please ensure that the number of function response parts is equal to the number of function call parts of "
+        "the function call turn."
+    )
     for index, turn in enumerate(need_list(body.get("contents"), "contents")):
         where = f"contents[{index}]"
         role = need_one_of(need_object(turn, where).get("role", "user"), ("user", "model", "function"), f"{where}.role")
         tally.messages += 1
         calls, results = _read_parts(turn, where, tally)
-        if waiting != results:
-            raise RejectedError(
-                "Please ensure that the number of function response parts is equal to the number of function call "
-                "parts of the function call turn."
-            )
+        if results > waiting or (role == "model" and before != "model" and waiting):
+            raise mismatch
+        before = role
         if calls and role != "model":
             raise RejectedError(f"{where}: function calls belong to the model")
-        waiting = calls
+        # Neighbours of the same role count as one turn.
+        waiting += calls - results
+    if waiting:
+        raise mismatch
 
 
 def _read_parts(turn: Mapping[str, Any], where: str, tally: Tally) -> tuple[int, int]:
     calls = results = 0
-    for index, given in enumerate(need_list(turn.get("parts"), f"{where}.parts")):
+    parts = turn.get("parts")
+    for index, given in enumerate([parts] if isinstance(parts, dict) else need_list(parts, f"{where}.parts")):
         inner = f"{where}.parts[{index}]"
         part = camel(need_object(given, inner))
         if "text" in part:
@@ -121,10 +128,10 @@ def _tally_response(response: Mapping[str, Any], where: str, tally: Tally) -> No
 
 def _read_tools(body: Mapping[str, Any]) -> tuple[OfferedTool, ...]:
     tools = []
-    for index, given in enumerate(body.get("tools") or ()):
+    for index, given in enumerate(take_list(body.get("tools"), "tools")):
         where = f"tools[{index}]"
-        declarations = camel(need_object(given, where)).get("functionDeclarations") or ()
-        for number, declaration in enumerate(declarations):
+        declarations = camel(need_object(given, where)).get("functionDeclarations")
+        for number, declaration in enumerate(take_list(declarations, f"{where}.function_declarations")):
             inner = f"{where}.function_declarations[{number}]"
             definition = camel(need_object(declaration, inner))
             key = "parametersJsonSchema" if "parametersJsonSchema" in definition else "parameters"
@@ -135,9 +142,9 @@ def _read_tools(body: Mapping[str, Any]) -> tuple[OfferedTool, ...]:
 def _read_demand(body: Mapping[str, Any], tools: tuple[OfferedTool, ...]) -> tuple[ToolDemand, str]:
     config = camel(need_object(body.get("toolConfig") or {}, "tool_config"))
     calling = camel(need_object(config.get("functionCallingConfig") or {}, "tool_config.function_calling_config"))
-    mode = calling.get("mode") or "AUTO"
+    mode = str(calling.get("mode") or "AUTO").upper()
     demand = _DEMANDS[need_one_of(mode, tuple(_DEMANDS), "tool_config.function_calling_config.mode")]
-    allowed = calling.get("allowedFunctionNames") or ()
+    allowed = take_list(calling.get("allowedFunctionNames"), "allowed_function_names")
     if allowed and demand is not ToolDemand.REQUIRED and mode != "VALIDATED":
         raise RejectedError("Allowed function names should be set only when function calling mode is ANY.")
     if demand is ToolDemand.REQUIRED and allowed:

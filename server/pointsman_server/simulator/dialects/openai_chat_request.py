@@ -19,6 +19,7 @@ from pointsman_server.simulator.dialects.reading import (
     read_limit,
     read_stops,
     read_stream,
+    take_list,
     tally_text,
 )
 
@@ -38,6 +39,7 @@ def read_chat_request(body: Mapping[str, Any]) -> Ask:
     tools = read_functions(body, nested=True)
     demand, tool_name = read_demand(body, tools, nested=True)
     stream = read_stream(body)
+    need_object(body.get("stream_options") or {}, "stream_options")
     if body.get("stream_options") is not None and not stream:
         raise RejectedError(
             "The 'stream_options' parameter is only allowed when 'stream' is enabled.", param="stream_options"
@@ -126,7 +128,7 @@ def _tally_content(content: Any, where: str, tally: Tally) -> None:
 def read_functions(body: Mapping[str, Any], *, nested: bool) -> tuple[OfferedTool, ...]:
     """The functions on offer: under `function` in chat, flat in Responses. Server tools are left out."""
     tools = []
-    for index, tool in enumerate(body.get("tools") or ()):
+    for index, tool in enumerate(take_list(body.get("tools"), "tools")):
         where = f"tools[{index}]"
         kind = need_text(need_object(tool, where).get("type"), f"{where}.type")
         if kind == "function":
@@ -140,8 +142,10 @@ def read_demand(body: Mapping[str, Any], tools: tuple[OfferedTool, ...], *, nest
     choice = body.get("tool_choice")
     if choice is None:
         return ToolDemand.AUTO, ""
-    if not tools and not body.get("tools"):
+    if nested and not body.get("tools"):
         raise RejectedError("'tool_choice' is only allowed when 'tools' are specified.", param="tool_choice")
+    if isinstance(choice, dict) and choice.get("type") != "function" and not nested:
+        return _read_other_demand(choice)
     if isinstance(choice, str):
         demand, name = _DEMANDS[need_one_of(choice, tuple(_DEMANDS), "tool_choice")], ""
     else:
@@ -151,6 +155,15 @@ def read_demand(body: Mapping[str, Any], tools: tuple[OfferedTool, ...], *, nest
         name = need_text(named.get("name"), "tool_choice.name")
     check_demand(demand, name, tools, "tool_choice")
     return demand, name
+
+
+def _read_other_demand(choice: Mapping[str, Any]) -> tuple[ToolDemand, str]:
+    """What Responses allows besides naming a function: a choice among some tools, or a tool of the provider's own."""
+    tools = [need_object(tool, "tool_choice.tools") for tool in take_list(choice.get("tools"), "tool_choice.tools")]
+    allowed = [tool.get("name") for tool in tools if tool.get("type") == "function"]
+    if choice.get("mode") == "required" and allowed:
+        return ToolDemand.NAMED, need_text(allowed[0], "tool_choice.tools")
+    return ToolDemand.AUTO, ""
 
 
 def _read_form(body: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, bool]:
@@ -171,8 +184,9 @@ def _read_form(body: Mapping[str, Any]) -> tuple[Mapping[str, Any] | None, bool]
 
 def check_strict(schema: Mapping[str, Any], where: str) -> None:
     """A strict schema is an object that closes itself and requires all of its properties."""
-    properties = schema.get("properties", {})
-    if schema.get("additionalProperties") is not False or set(schema.get("required", ())) != set(properties):
+    properties = need_object(schema.get("properties") or {}, f"{where}.properties")
+    required = [str(name) for name in take_list(schema.get("required"), f"{where}.required")]
+    if schema.get("additionalProperties") is not False or set(required) != set(properties):
         raise RejectedError(
             f"Invalid schema for {where}: with strict, 'additionalProperties' must be false and 'required' must "
             "name every key in properties.",

@@ -65,12 +65,13 @@ def _read_input(body: Mapping[str, Any], tally: Tally) -> None:
         tally.messages += 1
         tally_text(tally, need_text(given, "input"), "input")
         return
-    calls = OpenCalls()
+    # The calls may stand in a response that the provider keeps.
+    calls = None if body.get("previous_response_id") else OpenCalls()
     for index, item in enumerate(need_list(given, "input")):
         _read_item(need_object(item, f"input[{index}]"), f"input[{index}]", tally, calls)
 
 
-def _read_item(item: Mapping[str, Any], where: str, tally: Tally, calls: OpenCalls) -> None:
+def _read_item(item: Mapping[str, Any], where: str, tally: Tally, calls: OpenCalls | None) -> None:
     match item.get("type", "message"):
         case "message":
             role = need_one_of(item.get("role"), _ROLES, f"{where}.role")
@@ -79,9 +80,12 @@ def _read_item(item: Mapping[str, Any], where: str, tally: Tally, calls: OpenCal
         case "function_call":
             need_text(item.get("name"), f"{where}.name")
             tally_text(tally, item.get("arguments"), f"{where}.arguments")
-            calls.open(need_text(item.get("call_id"), f"{where}.call_id"))
+            call_id = need_text(item.get("call_id"), f"{where}.call_id")
+            if calls is not None:
+                calls.open(call_id)
         case "function_call_output":
-            calls.close(item.get("call_id"), f"{where}.call_id")
+            if calls is not None:
+                calls.close(item.get("call_id"), f"{where}.call_id")
             tally.tool_results += 1
             _tally_content(item.get("output"), f"{where}.output", "tool", tally)
         case "reasoning":

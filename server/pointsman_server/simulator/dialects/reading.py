@@ -32,6 +32,13 @@ def need_list(value: Any, where: str) -> list[Any]:
     return value
 
 
+def take_list(value: Any, where: str) -> list[Any]:
+    """A list, empty where there is none."""
+    if value is not None and not isinstance(value, list):
+        raise RejectedError(f"{where}: an array is required", param=where, code="invalid_type")
+    return value or []
+
+
 def need_one_of(value: Any, allowed: tuple[str, ...], where: str) -> str:
     """One of a few words."""
     if value not in allowed:
@@ -120,7 +127,7 @@ class OpenCalls:
 
     def close(self, call_id: Any, where: str) -> None:
         """A tool has answered."""
-        if call_id not in self._ids:
+        if not isinstance(call_id, str) or call_id not in self._ids:
             raise RejectedError(f"{where}: answers no preceding tool call", param=where)
         self._ids.discard(call_id)
 

@@ -6,6 +6,7 @@ import sys
 import anthropic
 import httpx2
 import pytest
+
 from pointsman_server.adapters.providers.anthropic_endpoint import AnthropicEndpoint
 from pointsman_server.adapters.providers.wire import PreparedRequest
 from pointsman_server.domain.catalog import Dialect, Provider, Secret

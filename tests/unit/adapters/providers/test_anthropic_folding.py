@@ -8,6 +8,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from pointsman_server.adapters.providers.anthropic_reading import MessageStreamReader, read_whole_answer
 from pointsman_server.adapters.providers.sse import SseEvent, SseReader
 from pointsman_server.domain.faults import ProviderFault

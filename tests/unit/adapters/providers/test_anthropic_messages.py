@@ -10,6 +10,7 @@ import anthropic
 import pytest
 from aiohttp import web
 from anthropic.types import ErrorType
+
 from pointsman_server.adapters.providers.anthropic_endpoint import AnthropicEndpoint
 from pointsman_server.adapters.providers.anthropic_messages import AnthropicMessages
 from pointsman_server.adapters.providers.anthropic_reading import read_error_words

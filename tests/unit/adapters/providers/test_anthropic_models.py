@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from pointsman_server.adapters.providers.anthropic_models import ThinkingOff, traits_of
 
 # name: adaptive thinking, thinking budget, how to turn thinking off, sampling, both samplings, forced tools

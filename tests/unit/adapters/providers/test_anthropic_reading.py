@@ -5,6 +5,7 @@ import math
 from typing import Any
 
 import pytest
+
 from pointsman_server.adapters.providers.anthropic_reading import MessageStreamReader, read_whole_answer
 from pointsman_server.adapters.providers.sse import SseEvent
 from pointsman_server.domain.faults import FaultKind, ProviderFault

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from anthropic.resources.messages import AsyncMessages
 from anthropic.types.message_create_params import MessageCreateParamsNonStreaming
+from pydantic import TypeAdapter, ValidationError
+
 from pointsman_server.adapters.providers.anthropic_messages import AnthropicMessages
 from pointsman_server.adapters.providers.anthropic_shape import close_objects
 from pointsman_server.adapters.providers.dialect import Outgoing
@@ -23,7 +25,6 @@ from pointsman_server.domain.request import (
     ToolChoice,
     ToolChoiceMode,
 )
-from pydantic import TypeAdapter, ValidationError
 
 WEATHER = Tool("weather", "Tells the weather.", {"type": "object", "properties": {"city": {"type": "string"}}})
 CLOCK = Tool("clock", "", {})

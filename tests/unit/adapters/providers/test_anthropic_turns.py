@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from pointsman_server.adapters.providers.anthropic_turns import (
     INVALID_JSON_KEY,
     read_arguments,

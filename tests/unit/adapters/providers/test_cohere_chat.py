@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from pointsman_server.adapters.providers.cohere_chat import CohereChat
 from pointsman_server.adapters.providers.dialect import DialectAdapter
 from pointsman_server.adapters.providers.endpoint import BearerEndpoint
@@ -395,7 +396,7 @@ class TestWholeAnswer:
 
     @pytest.mark.parametrize(
         ("arguments", "passed_on"),
-        [('{"a": 1', '{"a": 1'), ("", ""), (None, ""), ({"a": 1}, '{"a":1}'), ([], "[]")],
+        [('{"a": 1', '{"a": 1'), ("", "{}"), (None, "{}"), ({"a": 1}, '{"a":1}'), ([], "[]")],
     )
     def test_arguments_pass_on_as_received(self, arguments: Any, passed_on: str) -> None:
         call = {"id": "c1", "type": "function", "function": {"name": "clock", "arguments": arguments}}

@@ -12,6 +12,7 @@ import pytest
 from aiohttp import web
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from pointsman_server.adapters.providers.dialect import DialectAdapter, Outgoing, read_answer
 from pointsman_server.adapters.providers.endpoint import BearerEndpoint
 from pointsman_server.adapters.providers.failures import ErrorWords, failure_from_status

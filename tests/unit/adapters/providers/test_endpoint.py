@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from pointsman_server.adapters.providers.endpoint import BearerEndpoint
 from pointsman_server.domain.catalog import Dialect, Provider, Secret
 

@@ -8,6 +8,7 @@ from email.utils import formatdate
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pointsman_server.adapters.providers.failures import (
     MAX_RETRY_AFTER_SECONDS,
     ErrorWords,

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pointsman_server.adapters.providers.gemini_citations import read_citations
 from pointsman_server.domain.reply import Citation
 

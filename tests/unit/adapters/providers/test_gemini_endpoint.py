@@ -8,6 +8,7 @@ import httpx2
 import pytest
 from google.genai import Client
 from google.genai.types import HttpOptions, HttpRetryOptions
+
 from pointsman_server.adapters.providers import gemini_endpoint
 from pointsman_server.adapters.providers.gemini_endpoint import GeminiEndpoint
 from pointsman_server.domain.catalog import Dialect, Provider, Secret

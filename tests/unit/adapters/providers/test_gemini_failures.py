@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+
 from pointsman_server.adapters.providers.gemini_failures import failure_of_error, read_failure
 from pointsman_server.domain.faults import FaultKind, ProviderFault
 

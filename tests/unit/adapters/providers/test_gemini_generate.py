@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+
 from pointsman_server.adapters.providers.dialect import DialectAdapter
 from pointsman_server.adapters.providers.gemini_endpoint import GeminiEndpoint
 from pointsman_server.adapters.providers.gemini_generate import GeminiGenerate

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pointsman_server.adapters.providers.gemini_generate import GeminiGenerate
 from pointsman_server.adapters.providers.gemini_reading import read_usage
 from pointsman_server.adapters.providers.sse import SseEvent

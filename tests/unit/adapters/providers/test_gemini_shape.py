@@ -8,6 +8,7 @@ from typing import Any
 import httpx2
 import pytest
 from google.genai import Client, types
+
 from pointsman_server.adapters.providers.dialect import Outgoing
 from pointsman_server.adapters.providers.gemini_generate import GeminiGenerate
 from pointsman_server.adapters.providers.gemini_shape import DEFAULT_BUDGETS_TOKENS

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from pointsman_server.adapters.providers.gemini_turns import UNSIGNED_CALL, shape_contents, shape_system
 from pointsman_server.domain.faults import FaultKind, ProviderFault
 from pointsman_server.domain.message import (

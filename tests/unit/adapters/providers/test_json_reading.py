@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pointsman_server.adapters.providers.json_reading import (
     MAX_PLAUSIBLE_TOKENS,
     CountReader,

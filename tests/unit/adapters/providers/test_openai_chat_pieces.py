@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pointsman_server.adapters.providers.openai_chat_pieces import ReasoningDetails, ToolCalls, details_text
 from pointsman_server.domain.message import Part, ToolCallPart
 from pointsman_server.domain.reply import ToolCallDelta, fold

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from kit.openai_calls import (
     CLOCK,
     CLOSED_SCHEMA,
@@ -15,7 +16,6 @@ from kit.openai_calls import (
     turn,
 )
 from pointsman_server.adapters.providers.openai_chat import OpenAiChat
-from pointsman_server.adapters.providers.openai_chat_request import check_options
 from pointsman_server.domain.faults import FaultKind, ProviderFault
 from pointsman_server.domain.message import (
     ImagePart,
@@ -104,10 +104,15 @@ class TestBody:
         with pytest.raises(ProviderFault, match="x_typo"):
             shaped(place=deployment(x_typo=1))
 
-    def test_options_can_be_checked_without_a_call(self) -> None:
-        check_options(deployment(x_reasoning_field="reasoning", x_seed_field="dice"))
+    @pytest.mark.parametrize("option", ["x_max_tokens_field", "x_seed_field"])
+    @pytest.mark.parametrize("name", [3, None, ""])
+    def test_field_without_a_name(self, option: str, name: Any) -> None:
+        with pytest.raises(ProviderFault, match=f"{option} must be the name of a body field"):
+            shaped(place=deployment(**{option: name}))
+
+    def test_steering_option_of_another_kind(self) -> None:
         with pytest.raises(ProviderFault, match=r"x_reasoning_field must be one of reasoning_content, "):
-            check_options(deployment(x_reasoning_field="thoughts"))
+            shaped(place=deployment(x_reasoning_field="thoughts"))
 
     def test_schema(self) -> None:
         assert shaped(response_schema=CLOSED_SCHEMA)["response_format"] == {
@@ -268,5 +273,5 @@ class TestReasoningOnItsWayBack:
 def test_fault_of_the_policy_lets_the_next_deployment_answer() -> None:
     with pytest.raises(ProviderFault) as caught:
         OpenAiChat().shape(call_of(place=deployment(x_reasoning_field=3)))
-    assert caught.value.kind is FaultKind.UNKNOWN
+    assert caught.value.kind is FaultKind.UNSUPPORTED
     assert caught.value.rule.try_next

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from kit.openai_calls import CHAT_USAGE, chunk, pieces, read_stream, sse, stream_events, usage_chunk
 from pointsman_server.adapters.providers.openai_chat import OpenAiChat
 from pointsman_server.adapters.providers.sse import SseEvent

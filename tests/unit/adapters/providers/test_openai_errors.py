@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+
 from pointsman_server.adapters.providers.openai_errors import fault_in_answer, read_error_body
 from pointsman_server.domain.faults import FaultKind
 

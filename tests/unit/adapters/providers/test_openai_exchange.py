@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+
 from kit.openai_calls import CHAT_USAGE, call_of, chunk, deployment, sse, usage_chunk
 from pointsman_server.adapters.providers.dialect import DialectAdapter, WireDialect
 from pointsman_server.adapters.providers.endpoint import BearerEndpoint

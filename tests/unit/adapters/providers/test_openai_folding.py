@@ -6,6 +6,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from kit.openai_calls import chunk, pieces, read_stream, sse, usage_chunk
 from pointsman_server.adapters.providers.openai_chat import OpenAiChat
 from pointsman_server.adapters.providers.openai_responses import OpenAiResponses

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from kit.openai_calls import CLOSED_SCHEMA, OPEN_SCHEMA, WEATHER, call_of, deployment
 from pointsman_server.adapters.providers.openai_request import (
     allows_strict,
@@ -48,7 +49,7 @@ class TestOptions:
     def test_unknown_steering_option_is_a_fault_of_the_policy(self) -> None:
         with pytest.raises(ProviderFault) as caught:
             steering_options(deployment(x_max_token_field="m"), ("x_max_tokens_field",))
-        assert caught.value.kind is FaultKind.UNKNOWN
+        assert caught.value.kind is FaultKind.UNSUPPORTED
         assert caught.value.rule.try_next
         assert "x_max_token_field" in caught.value.detail
         assert "known are x_max_tokens_field" in caught.value.detail
@@ -77,7 +78,7 @@ class TestEffort:
     def test_fields_that_are_none(self, value: Any) -> None:
         with pytest.raises(ProviderFault, match="x_reasoning_effort") as caught:
             shape_effort(call_of(reasoning_effort=ReasoningEffort.LOW), {"x_reasoning_effort": value}, ASKED)
-        assert caught.value.kind is FaultKind.UNKNOWN
+        assert caught.value.kind is FaultKind.UNSUPPORTED
 
 
 NAMED = {"type": "function", "name": "weather"}

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from kit.openai_calls import read_stream, sse, stream_events
 from pointsman_server.adapters.providers.openai_responses import OpenAiResponses
 from pointsman_server.adapters.providers.sse import SseEvent
@@ -105,7 +106,7 @@ class TestWholeResponse:
         reasoning = {"type": "reasoning", "summary": summary, "encrypted_content": "gAAA"}
         reply = read(reasoning, SEARCH, HELLO, CALL)
         assert reply.parts == (
-            ReasoningPart("Hm.\n\nWell.", "openai_responses:gAAA"),
+            ReasoningPart("Hm.\n\nWell.", "gAAA"),
             OpaquePart(
                 "openai_responses", "web_search_call", '{"type":"web_search_call","id":"ws_1","status":"completed"}'
             ),
@@ -119,7 +120,7 @@ class TestWholeResponse:
         [
             (
                 {"summary": [], "encrypted_content": "gAAA"},
-                (ReasoningPart("", "openai_responses:gAAA", redacted=True),),
+                (ReasoningPart("", "gAAA", redacted=True),),
             ),
             ({"summary": [], "content": [{"type": "reasoning_text", "text": "Hm."}]}, (ReasoningPart("Hm."),)),
             ({"summary": [], "content": [], "encrypted_content": ""}, ()),

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
 from pointsman_server.adapters.providers.sse import MAX_LINE_BYTES, SseEvent, SseReader
 from pointsman_server.domain.faults import FaultKind, ProviderFault
 

@@ -14,6 +14,7 @@ from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
+
 from pointsman_server.adapters.providers import wire as wire_module
 from pointsman_server.adapters.providers.wire import HttpWire, PreparedRequest, WireResponse, body_fault, join_chunks
 from pointsman_server.domain.faults import FaultKind, ProviderFault

@@ -1,0 +1,158 @@
+"""What is measured: the cases, their rounds, and what follows from their outcomes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
+
+from bench import policy
+from bench.answers import CHAT, EVENTS_PER_STREAM, MESSAGES, WHOLE_END
+from bench.floors import SERVICE
+from bench.jobs import Job, Outcome, Percentiles
+from bench.payloads import PROMPT, complete_request, route_request, stream_request
+from bench.processes import Server, run_job
+
+_ROUTER = "pointsman.v1.RouterService"
+_STREAM_END = b"[DONE]"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How long a run takes: rounds of every case, and the seconds of one measurement of each kind."""
+
+    rounds: int
+    seconds: float
+    paced_seconds: float
+    single_seconds: float
+    starts: int
+
+
+FULL = Plan(rounds=3, seconds=3.0, paced_seconds=5.0, single_seconds=1.5, starts=3)
+QUICK = Plan(rounds=1, seconds=0.6, paced_seconds=1.5, single_seconds=0.3, starts=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A job by name; `floor` names the case that it is compared with."""
+
+    name: str
+    job: Job
+    floor: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """Medians over the rounds of a case; `busy` are shares of a core."""
+
+    name: str
+    calls_per_second: float
+    cpu_micros_per_call: float
+    latency: Percentiles
+    server_busy: float
+    load_busy: float
+    failures: int
+
+    @classmethod
+    def of(cls, name: str, outcomes: Sequence[Outcome]) -> Rate:
+        """The medians."""
+
+        def middle(value: Callable[[Outcome], float]) -> float:
+            return median(value(outcome) for outcome in outcomes)
+
+        return cls(
+            name=name,
+            calls_per_second=middle(lambda outcome: outcome.calls / outcome.seconds),
+            cpu_micros_per_call=middle(lambda outcome: outcome.server_cpu_seconds / max(outcome.calls, 1) * 1e6),
+            latency=Percentiles(
+                p50=middle(lambda outcome: outcome.latency.p50),
+                p95=middle(lambda outcome: outcome.latency.p95),
+                p99=middle(lambda outcome: outcome.latency.p99),
+            ),
+            server_busy=middle(lambda outcome: outcome.server_cpu_seconds / outcome.seconds),
+            load_busy=middle(lambda outcome: outcome.load_cpu_seconds / outcome.seconds),
+            failures=sum(outcome.failures for outcome in outcomes),
+        )
+
+    @property
+    def cpu_micros_per_event(self) -> float:
+        """For streams: processor time for each event of the upstream."""
+        return self.cpu_micros_per_call / EVENTS_PER_STREAM
+
+
+def saturating_cases(floors: Server, pointsman: Server, seconds: float) -> list[Case]:
+    """Closed loops that keep the server's core busy, floors first."""
+
+    def floor(method: str, expected: bytes, *, stream: bool = False) -> Job:
+        return _job(floors, f"/{SERVICE}/{method}", route_request(), expected, seconds, stream=stream)
+
+    def ask(method: str, request: bytes, expected: bytes, *, stream: bool = False) -> Job:
+        return _job(pointsman, f"/{_ROUTER}/{method}", request, expected, seconds, stream=stream)
+
+    return [
+        Case("floor: echo", floor("Echo", PROMPT.encode())),
+        Case("floor: relay", floor("Whole", WHOLE_END)),
+        Case("floor: relay, stream by events", floor("Events", _STREAM_END, stream=True)),
+        Case("floor: relay, stream by reads", floor("Reads", _STREAM_END, stream=True)),
+        Case("Route", ask("Route", route_request(), policy.CHAT.encode()), "floor: echo"),
+        Case("Complete, OpenAI chat", ask("Complete", complete_request(policy.CHAT), WHOLE_END), "floor: relay"),
+        Case("Complete, Anthropic", ask("Complete", complete_request(policy.MESSAGES), WHOLE_END), "floor: relay"),
+        Case(
+            "StreamComplete, OpenAI chat",
+            ask("StreamComplete", stream_request(policy.CHAT), CHAT.stream_end, stream=True),
+            "floor: relay, stream by reads",
+        ),
+        Case(
+            "StreamComplete, Anthropic",
+            ask("StreamComplete", stream_request(policy.MESSAGES), MESSAGES.stream_end, stream=True),
+            "floor: relay, stream by reads",
+        ),
+    ]
+
+
+def paced_cases(floors: Server, pointsman: Server, seconds: float) -> list[Case]:
+    """64 streams at a time whose events come in steps."""
+    method = f"/{_ROUTER}/StreamComplete"
+    jobs = {
+        "floor: relay": _job(floors, f"/{SERVICE}/Paced", route_request(), _STREAM_END, seconds, stream=True),
+        "OpenAI chat": _job(
+            pointsman, method, stream_request(policy.PACED_CHAT), CHAT.stream_end, seconds, stream=True
+        ),
+        "Anthropic": _job(
+            pointsman, method, stream_request(policy.PACED_MESSAGES), MESSAGES.stream_end, seconds, stream=True
+        ),
+    }
+    # The warm-up is as long as a stream, so that the beginnings are spread evenly from the start.
+    return [Case(name, replace(job, concurrency=64, warmup_seconds=1.2)) for name, job in jobs.items()]
+
+
+def one_at_a_time(cases: Sequence[Case], seconds: float) -> Iterator[Rate]:
+    """The cases with a single caller."""
+    for case in cases:
+        yield Rate.of(case.name, [run_job(replace(case.job, concurrency=1, seconds=seconds))])
+
+
+def at_half_load(case: Case, rate: Rate, seconds: float) -> Rate:
+    """The case with calls that begin at random, half as many as the server can do."""
+    return Rate.of(case.name, [run_job(replace(case.job, calls_per_second=rate.calls_per_second / 2, seconds=seconds))])
+
+
+def in_rounds(cases: Sequence[Case], rounds: int) -> dict[str, Rate]:
+    """Every case once in each round, so that what disturbs the machine for a while disturbs them all."""
+    outcomes: dict[str, list[Outcome]] = {case.name: [] for case in cases}
+    for _ in range(rounds):
+        for case in cases:
+            outcomes[case.name].append(run_job(case.job))
+    return {name: Rate.of(name, found) for name, found in outcomes.items()}
+
+
+def _job(server: Server, method: str, request: bytes, expected: bytes, seconds: float, *, stream: bool) -> Job:
+    return Job(
+        target=server.address,
+        method=method,
+        request=request,
+        expected=expected,
+        stream=stream,
+        server_pid=server.pid,
+        seconds=seconds,
+    )

@@ -115,7 +115,7 @@ async def benches() -> AsyncIterator[Mapping[Dialect, Bench]]:
     simulator, wire = await start_simulator(), HttpWire()
     snapshots = {dialect: snapshot_of(dialect, simulator.base_url) for dialect in Dialect}
     yield {
-        dialect: Bench(dialect, build_adapters(snapshot, wire)["simulated"], snapshot.deployments["d"], simulator)
+        dialect: Bench(dialect, build_adapters(snapshot, wire)[dialect.value], snapshot.deployments["d"], simulator)
         for dialect, snapshot in snapshots.items()
     }
     await wire.close()

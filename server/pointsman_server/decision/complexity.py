@@ -38,8 +38,8 @@ def _terms(*patterns: str) -> _Terms:
 
 _DEEP = _terms(
     "prove", "proof", "derive", "counterexample", r"trade-?offs?", "architecture", "root cause", "race condition",
-    "deadlock", "distributed", r"consisten\w+", "zero[- ]downtime", "optimi[sz]e", r"schedul\w+", "differential diagnosis",
-    r"liabilit\w+", "experiment design", "strategy", "threat model", "algorithm", "complexity",
+    "deadlock", "distributed", r"consisten\w+", "zero[- ]downtime", "optimi[sz]e", r"schedul\w+", "threat model",
+    "differential diagnosis", r"liabilit\w+", "experiment design", "strategy", "algorithm", "complexity",
 )  # fmt: skip
 _STEPS = _terms(
     "explain", "compare", "write", "implement", "refactor", "debug", "fix", "summari[sz]e", "plan", "analy[sz]e",

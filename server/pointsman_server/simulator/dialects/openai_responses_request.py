@@ -17,6 +17,7 @@ from pointsman_server.simulator.dialects.reading import (
     need_text,
     read_limit,
     read_stream,
+    take_list,
     tally_text,
 )
 
@@ -40,6 +41,7 @@ def read_responses_request(body: Mapping[str, Any]) -> Ask:
     tools = read_functions(body, nested=False)
     demand, tool_name = read_demand(body, tools, nested=False)
     schema, wants_json = _read_form(body)
+    take_list(body.get("include"), "include")
     reasoning = need_object(body.get("reasoning") or {}, "reasoning")
     return Ask(
         dialect=Dialect.OPENAI_RESPONSES,

@@ -49,7 +49,7 @@ _CONSTRAINTS = _terms(
     "must", "should", "at most", "at least", "without", "only", "no more than", "exactly", "except", "unless", "between"
 )  # fmt: skip
 _LIST_ITEM = re.compile(r"\n[ \t]*(?:[-*]|\d+[.)])(?=\s)")
-_CODE = re.compile(r"```|\bdef \w+\(|\bclass \w+[:({]|\bSELECT\b.+\bFROM\b|[;{}]\s*$", re.MULTILINE)
+_CODE = re.compile(r"```|\bdef \w+\(|\bclass \w+[:({]|\bSELECT\b.{1,300}?\bFROM\b|[;{}]\s*$", re.MULTILINE)
 _CODE_SIGNS = ("```", "def ", "class ", "SELECT", ";", "{", "}")
 """Without one of these nothing can match `_CODE`."""
 _MATHS = re.compile(r"[=<>≤≥∑∫√^]|\\\w+\{|\d\s*[-+*/]\s*\d")
@@ -59,8 +59,8 @@ def judge_complexity(request: CompletionRequest) -> Complexity:
     """Score, band and factors of this request. Time is bounded whatever the length of the text."""
     ask = _head_and_tail(last_user_text(request.messages))
     factors = tuple(Factor(name, round(value, 3)) for name, value in _weigh(request, ask) if value)
-    score = 1.0 / (1.0 + math.exp(-(_INTERCEPT + sum(factor.value for factor in factors))))
-    return Complexity(round(score, 4), tier_of(score), factors)
+    score = round(1.0 / (1.0 + math.exp(-(_INTERCEPT + sum(factor.value for factor in factors)))), 4)
+    return Complexity(score, tier_of(score), factors)
 
 
 def tier_of(score: float) -> Tier:

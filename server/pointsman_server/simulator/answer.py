@@ -33,7 +33,7 @@ from pointsman_server.simulator.behaviour import (
 from pointsman_server.simulator.schema_instance import SchemaError, make_instance
 
 _FILLER = " This sentence only lengthens the simulated answer."
-_REASONING = "This is simulated reasoning: the request was counted, not understood."
+SIMULATED_REASONING = "This is simulated reasoning: the request was counted, not understood."
 _NAN_MARK = "@@NaN@@"
 _SCRIPTED_TOOL_NAME = "simulated_tool"
 
@@ -63,6 +63,11 @@ class ToolCall:
     key: str
     name: str
     arguments_json: str
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of name and arguments."""
+        return count_tokens(len(self.name) + len(self.arguments_json))
 
     @property
     def arguments(self) -> Any:
@@ -151,30 +156,22 @@ def make_answer(ask: Ask, behaviour: Behaviour) -> Answer:
     hollow = _HOLLOW_BY_FAULT.get(behaviour.fault, Hollow.NOT) if behaviour.fault else Hollow.NOT
     calls = () if hollow is not Hollow.NOT else _tool_calls(ask, behaviour)
     reasoning = _reasoning(ask, behaviour, hollow)
-    limit = None if ask.max_tokens is None else max(0, ask.max_tokens - count_tokens(len(reasoning)))
-    text, finish, stop_sequence = _cut(_text(ask, behaviour, hollow, calls), limit, ask.stop_sequences)
-    if calls and finish is Finish.STOP:
-        finish = Finish.TOOL_CALLS
-    if hollow is Hollow.BLOCKED_PROMPT:
-        finish = Finish.CONTENT_FILTER
-    reason = _scripted_finish(behaviour, finish)
-    refusal, text = (text, "") if reason is Finish.REFUSAL else ("", text)
     reasoning_tokens = count_tokens(len(reasoning))
-    generated = (
-        reasoning_tokens
-        + count_tokens(len(text) + len(refusal))
-        + sum(count_tokens(len(call.name) + len(call.arguments_json)) for call in calls)
-    )
+    limit = None if ask.max_tokens is None else max(0, ask.max_tokens - reasoning_tokens)
+    text, end, stop_sequence = _cut(_text(ask, behaviour, hollow, calls), limit, ask.stop_sequences)
+    finish = _finish(behaviour, hollow, Finish.TOOL_CALLS if calls and end is Finish.STOP else end)
+    generated = reasoning_tokens + count_tokens(len(text)) + sum(call.tokens for call in calls)
+    is_refusal = finish is Finish.REFUSAL
     return Answer(
         ask=ask,
         model=behaviour.reported_model or ask.model,
-        text=text,
-        refusal=refusal,
+        text="" if is_refusal else text,
+        refusal=text if is_refusal else "",
         reasoning=reasoning,
         shows_reasoning=bool(reasoning) and (ask.shows_thinking or behaviour.reasoning_text is not None),
         tool_calls=calls,
-        citations=tuple(_place(citation, text) for citation in behaviour.citations) if text else (),
-        finish=reason,
+        citations=() if is_refusal or not text else tuple(_place(citation, text) for citation in behaviour.citations),
+        finish=finish,
         stop_sequence=stop_sequence,
         counts=_counts(behaviour.usage, ask.input_tokens, generated, reasoning_tokens),
         generated_tokens=generated,
@@ -262,7 +259,7 @@ def _reasoning(ask: Ask, behaviour: Behaviour, hollow: Hollow) -> str:
         return ""
     text = behaviour.reasoning_text
     if text is None:
-        text = _REASONING if ask.thinks else ""
+        text = SIMULATED_REASONING if ask.thinks else ""
     return text if ask.max_tokens is None else text[: ask.max_tokens * CHARACTERS_PER_TOKEN]
 
 
@@ -278,9 +275,9 @@ def _cut(text: str, limit_tokens: int | None, stop_sequences: tuple[str, ...]) -
     return text, Finish.STOP, None
 
 
-def _scripted_finish(behaviour: Behaviour, finish: Finish) -> Finish | str:
+def _finish(behaviour: Behaviour, hollow: Hollow, finish: Finish) -> Finish | str:
     if behaviour.finish_reason is None:
-        return finish
+        return Finish.CONTENT_FILTER if hollow is Hollow.BLOCKED_PROMPT else finish
     try:
         return Finish(behaviour.finish_reason)
     except ValueError:

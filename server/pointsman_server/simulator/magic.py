@@ -21,6 +21,7 @@ any other                   like ``sim-fast``; ``sim-fault-`` with an unknown fa
 
 from __future__ import annotations
 
+from pointsman_server.simulator.answer import SIMULATED_REASONING
 from pointsman_server.simulator.ask import Ask
 from pointsman_server.simulator.behaviour import (
     Behaviour,
@@ -43,7 +44,7 @@ _BY_NAME = {
     "sim-slow": Behaviour(latency_seconds=0.3, first_token_seconds=0.7, tokens_per_second=20),
     "sim-long": Behaviour(output_tokens=1_000),
     "sim-steady": Behaviour(first_token_seconds=0.2, tokens_per_second=50, output_tokens=250),
-    "sim-reasoning": Behaviour(reasoning_text="This is simulated reasoning: the request was counted, not understood."),
+    "sim-reasoning": Behaviour(reasoning_text=SIMULATED_REASONING),
     "sim-cited": Behaviour(citations=_CITATIONS),
     "sim-length": Behaviour(output_tokens=16, finish_reason="length"),
     "sim-filtered": Behaviour(finish_reason="content_filter"),

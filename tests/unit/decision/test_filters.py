@@ -53,8 +53,8 @@ def without(*capabilities: Capability, **changes: Any) -> Deployment:
 
 
 DENIED, ALLOWED = ExclusionReason.DENIED, ExclusionReason.NOT_ALLOWED
-NAMED = {"policy": {"aliases": {"other-name": "one"}}}
-CHAINED = {"policy": {"tier_chains": {Tier.LIGHT: ("one",)}}}
+NAMED: dict[str, Any] = {"policy": {"aliases": {"other-name": "one"}}}
+CHAINED: dict[str, Any] = {"policy": {"tier_chains": {Tier.LIGHT: ("one",)}}}
 SMALL = deployment("one", of={"context_window_tokens": 101})
 SLOW = deployment("one", expected_first_token_seconds=2.0)
 LACKS = "its model lacks"

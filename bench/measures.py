@@ -29,7 +29,7 @@ class Plan:
 
 
 FULL = Plan(rounds=3, seconds=3.0, paced_seconds=5.0, single_seconds=1.5, starts=3)
-QUICK = Plan(rounds=1, seconds=0.6, paced_seconds=1.5, single_seconds=0.3, starts=1)
+QUICK = Plan(rounds=1, seconds=0.4, paced_seconds=1.2, single_seconds=0.2, starts=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -275,7 +275,7 @@ BEFORE_FIRST: dict[str, Script] = {
 async def test_before_the_first_token_another_provider_takes_over_unseen(row: str) -> None:
     sound = sse_script(chunk("Hello"), chunk(" world"), chunk(finish="stop"))
     async with running_upstream(BEFORE_FIRST[row]) as broken, running_upstream(sound) as other:
-        seen = await stream({"first": broken.base_url, "second": other.base_url})
+        seen = await stream({"first": broken.base_url, "second": other.base_url}, first_token_seconds=1.0)
     assert seen.error is None
     assert seen.completed is not None
     assert seen.text == seen.completed.message.parts[0].text == "Hello world"
@@ -301,7 +301,7 @@ MIDWAY: dict[str, Script] = {
 async def test_a_broken_stream_is_never_ok(row: str) -> None:
     sound = sse_script(chunk("Hello world"), chunk(finish="stop"))
     async with running_upstream(MIDWAY[row]) as broken, running_upstream(sound) as other:
-        seen = await stream({"first": broken.base_url, "second": other.base_url})
+        seen = await stream({"first": broken.base_url, "second": other.base_url}, idle_seconds=0.8)
         assert other.calls == 0
     assert seen.completed is None
     assert seen.text == "Hello wo"
@@ -314,7 +314,9 @@ async def test_a_broken_stream_is_never_ok(row: str) -> None:
 async def test_a_broken_stream_starts_again_when_the_caller_chose_so(row: str) -> None:
     sound = sse_script(chunk("Good "), chunk("day"), chunk(finish="stop"))
     async with running_upstream(MIDWAY[row]) as broken, running_upstream(sound) as other:
-        seen = await stream({"first": broken.base_url, "second": other.base_url}, answer_pb2.STREAM_FAILOVER_RESTART)
+        seen = await stream(
+            {"first": broken.base_url, "second": other.base_url}, answer_pb2.STREAM_FAILOVER_RESTART, idle_seconds=0.8
+        )
     assert seen.error is None
     assert seen.completed is not None
     assert seen.text == seen.completed.message.parts[0].text == "Good day"
@@ -414,6 +416,10 @@ def _scripted() -> dict[str, dict[str, Any]]:
 
 
 SCRIPTED = _scripted()
+SHORT = {
+    "stream_stall_before_first": {"first_token_seconds": 1.0},
+    "stream_stall_mid": {"idle_seconds": 0.8},
+}
 
 
 @pytest.mark.parametrize("name", SCRIPTED)
@@ -422,7 +428,7 @@ async def test_scripted_faults(name: str) -> None:
     expect = row["expect"]
     async with running_upstream(script_of_fault(row)) as upstream:
         if row["stream"]:
-            seen = await stream({"first": upstream.base_url}, idle_seconds=2.0 if name == "slow_drip" else 0.8)
+            seen = await stream({"first": upstream.base_url}, **SHORT.get(name, {}))
             text = seen.text if seen.error is None else None
             error = seen.error
             if seen.completed is not None:

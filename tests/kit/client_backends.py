@@ -23,7 +23,7 @@ from grpc_status import rpc_status
 
 from pointsman.v1 import answer_pb2, router_service_pb2, router_service_pb2_grpc
 from pointsman_client import Answer, AsyncClient, Client, Decision, PointsmanError, StreamEvent
-from pointsman_client.testing import InMemoryRouter, RecordedCall
+from pointsman_client.testing import FakeAsyncClient, FakeClient, InMemoryRouter, RecordedCall
 
 
 @dataclass(frozen=True)
@@ -113,10 +113,10 @@ class DoubleBackend:
         return [_as_received(call) for call in self.router.calls]
 
     def client(self, **options: Any) -> Client:
-        return self.router.client(**options)
+        return FakeClient(self.router, **options)
 
     def async_client(self, **options: Any) -> AsyncClient:
-        return self.router.async_client(**options)
+        return FakeAsyncClient(self.router, **options)
 
 
 def _as_received(call: RecordedCall) -> Received:
@@ -166,24 +166,30 @@ class ScriptedRouter(router_service_pb2_grpc.RouterServiceServicer):
 
 
 @dataclass
-class GrpcBackend:
-    """A real server on 127.0.0.1."""
+class Target:
+    """Any running server."""
 
     target: str
-    router: ScriptedRouter
-    received: list[Received] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.received = self.router.received
-
-    def play(self, *scenes: Scene) -> None:
-        self.router.scenes.extend(scenes)
 
     def client(self, **options: Any) -> Client:
         return Client(self.target, **options)
 
     def async_client(self, **options: Any) -> AsyncClient:
         return AsyncClient(self.target, **options)
+
+
+@dataclass
+class GrpcBackend(Target):
+    """A real server on 127.0.0.1 that plays scenes."""
+
+    router: ScriptedRouter
+
+    @property
+    def received(self) -> list[Received]:
+        return self.router.received
+
+    def play(self, *scenes: Scene) -> None:
+        self.router.scenes.extend(scenes)
 
 
 @asynccontextmanager
@@ -420,6 +426,16 @@ CALLERS: dict[str, Callable[..., Caller]] = {
     "sync": lambda backend, **options: SyncCaller(backend.client(**options)),
     "async": lambda backend, **options: AsyncCaller(backend.async_client(**options)),
 }
+
+
+@asynccontextmanager
+async def caller_of(form: str, target: str, **options: Any) -> AsyncIterator[Any]:
+    """A caller of any server; closed in the end."""
+    caller = CALLERS[form](Target(target), **options)
+    try:
+        yield caller
+    finally:
+        await caller.close()
 
 
 def _events(scene: Scene) -> Sequence[StreamEvent]:

@@ -1,16 +1,17 @@
 """A pointsman in memory, for the tests of services that call one.
 
-    from pointsman_client.testing import InMemoryRouter
+    from pointsman_client.testing import FakeClient
 
-    router = InMemoryRouter()
-    router.answer("Paris")
-    assert my_service(router.client()) == "Paris"
-    assert router.completions[0].messages[0].parts[0].text == "What is the capital of France?"
+    client = FakeClient()
+    client.in_memory.answer("Paris")
+    assert my_service(client) == "Paris"
+    assert client.in_memory.completions[0].messages[0].parts[0].text == "What is the capital of France?"
 
-The clients it gives are the real ones over a channel that leads here instead of to a server, so requests are built,
-errors typed, streams folded and calls retried as in production.
+The fakes are the real clients over a channel that leads to an `InMemoryRouter` instead of a server, so requests are
+built, errors typed, streams folded and calls retried as in production. Several clients may share one router.
 """
 
+from pointsman_client.testing._clients import FakeAsyncClient, FakeClient
 from pointsman_client.testing._router import InMemoryRouter, RecordedCall
 
-__all__ = ["InMemoryRouter", "RecordedCall"]
+__all__ = ["FakeAsyncClient", "FakeClient", "InMemoryRouter", "RecordedCall"]

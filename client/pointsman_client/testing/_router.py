@@ -7,9 +7,8 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Unpack, cast
+from typing import Any
 
-import grpc
 import grpc.aio
 from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message as ProtoMessage
@@ -17,12 +16,8 @@ from google.protobuf.message import Message as ProtoMessage
 from pointsman.v1 import admin_service_pb2, embedding_service_pb2, feedback_service_pb2, router_service_pb2
 from pointsman.v1.completion_pb2 import CompletionSpec, Message, Part
 from pointsman.v1.router_service_pb2 import CompleteRequest, RouteRequest, RouteResponse, StreamCompleteRequest
-from pointsman_client._options import ClientOptions
 from pointsman_client._streaming import StreamEvent
-from pointsman_client.async_client import AsyncClient
-from pointsman_client.client import Client
 from pointsman_client.errors import PointsmanError
-from pointsman_client.testing._channel import AsyncChannel, SyncChannel
 from pointsman_client.testing._script import (
     DEPLOYMENT,
     AnswerLike,
@@ -65,7 +60,7 @@ class RecordedCall:
 
 
 class InMemoryRouter:
-    """Answers the calls of its clients by script, in the order in which the script was written.
+    """Answers the calls of its `FakeClient`s by script, in the order in which the script was written.
 
     `Complete` and `StreamComplete` share a queue: an answer is given whole or streamed word by word, as the caller
     asks. `Route` has a queue of its own and decides for the deployment "in-memory" when that is empty; every other
@@ -77,14 +72,6 @@ class InMemoryRouter:
         self._queues: defaultdict[str, deque[Script]] = defaultdict(deque)
         self._handler: Handler | None = None
         self.calls: list[RecordedCall] = []
-
-    def client(self, **options: Unpack[ClientOptions]) -> Client:
-        """A client of this router; it takes the options of `Client`."""
-        return Client("localhost", channel=cast("grpc.Channel", SyncChannel(self._serve)), **options)
-
-    def async_client(self, **options: Unpack[ClientOptions]) -> AsyncClient:
-        """An async client of this router; it takes the options of `AsyncClient`."""
-        return AsyncClient("localhost", channel=cast("grpc.aio.Channel", AsyncChannel(self._serve)), **options)
 
     @property
     def completions(self) -> list[CompletionSpec]:
@@ -124,7 +111,8 @@ class InMemoryRouter:
         with self._lock:
             self._queues[rpc].append(script)
 
-    def _serve(self, path: str, request: Any, timeout: float | None, metadata: Any) -> RecordedCall:
+    def serve(self, path: str, request: Any, timeout: float | None, metadata: Any) -> RecordedCall:
+        """Takes a call in, as the clients' channels do, and says how it goes."""
         rpc = path.rpartition("/")[2]
         call = RecordedCall(rpc, request, timeout, metadata)
         with self._lock:

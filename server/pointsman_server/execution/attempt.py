@@ -35,9 +35,7 @@ AFTER_END_SECONDS = 1.0
 """How long a provider that gave its whole answer may keep the connection open; the last counts come in this time."""
 
 _PROGRESS = (TextDelta, ReasoningDelta, ToolCallDelta, OpaqueDelta, Finished)
-_MAY_BE_EMPTY = frozenset(
-    {FinishReason.LENGTH, FinishReason.CONTENT_FILTER, FinishReason.REFUSAL, FinishReason.PAUSE}
-)
+_MAY_BE_EMPTY = frozenset({FinishReason.LENGTH, FinishReason.CONTENT_FILTER, FinishReason.REFUSAL, FinishReason.PAUSE})
 
 
 class RunningAttempt:
@@ -146,7 +144,7 @@ class RunningAttempt:
             self.builder.add(event)
             progressed = progressed or isinstance(event, _PROGRESS)
         # Without streaming the first content is the whole answer, which says nothing of the first token.
-        if progressed and self._stream and self._first_token_seconds is None:
+        if self.builder.has_content and self._stream and self._first_token_seconds is None:
             self._first_token_seconds = self._clock.monotonic() - self._started_at
         return progressed
 

@@ -169,7 +169,7 @@ def _failover(event: FailedOver) -> answer_pb2.Failover:
 
 
 def _add_ranked(decision: decision_pb2.RouteDecision, candidate: Candidate) -> None:
-    # Filled in place: to build the parts first and to copy them into the whole takes twice as long.
+    # Filled in place: to build the parts first and to copy them into the whole takes half as long again.
     deployment = candidate.deployment
     ranked = decision.ranked.add(
         deployment=deployment.id,

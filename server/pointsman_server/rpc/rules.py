@@ -41,19 +41,29 @@ def _compile_message(descriptor: Descriptor) -> MessageCheck:
     oneofs = [
         oneof.name for oneof in descriptor.oneofs if oneof.GetOptions().Extensions[rules_pb2.oneof_rules].required
     ]
-    compiled = [_compile_field(field) for field in descriptor.fields]
-    field_checks = [field_check for field_check in compiled if field_check is not None]
+    compiled = {field.name: (field, _compile_field(field)) for field in descriptor.fields}
+    checks = {name: check for name, (_, check) in compiled.items() if check is not None}
+    demanded = [checks.pop(name) for name, (field, _) in compiled.items() if _demands_presence(field)]
 
     def check(message: Any) -> Problems:
         problems: Problems = []
         for name in oneofs:
             if message.WhichOneof(name) is None:
                 problems.append(FieldProblem(name, "must be set"))
-        for field_check in field_checks:
+        for field_check in demanded:
             problems.extend(field_check(message))
+        # Most fields of most messages are not set, and have nothing to be checked then.
+        for field, _ in message.ListFields():
+            if field.name in checks:
+                problems.extend(checks[field.name](message))
         return problems
 
     return check
+
+
+def _demands_presence(field: FieldDescriptor) -> bool:
+    rules = field.GetOptions().Extensions[rules_pb2.rules]
+    return rules.required or rules.not_unspecified
 
 
 def _compile_field(field: FieldDescriptor) -> MessageCheck | None:

@@ -23,7 +23,7 @@ ALLOWED = ("pointsman", "pointsman_client", "google", "grpc", "grpc_status", "ty
 
 def test_the_golden_list() -> None:
     assert pointsman_client.__all__ == EXPORTS.split()
-    assert pointsman_client.testing.__all__ == ["InMemoryRouter", "RecordedCall"]
+    assert pointsman_client.testing.__all__ == ["FakeAsyncClient", "FakeClient", "InMemoryRouter", "RecordedCall"]
     for module in (pointsman_client, pointsman_client.testing):
         assert all(hasattr(module, name) for name in module.__all__)
 
@@ -56,9 +56,9 @@ class Refuse(MetaPathFinder):
             raise ModuleNotFoundError(f"{{name}} is no dependency of pointsman-client")
 sys.meta_path.insert(0, Refuse())
 import pointsman_client.testing
-router = pointsman_client.testing.InMemoryRouter()
-router.answer("ok")
-print(router.client().complete("x").text)
+client = pointsman_client.testing.FakeClient()
+client.in_memory.answer("ok")
+print(client.complete("x").text)
 """
     environment = {"PYTHONPATH": ":".join(path for path in sys.path if path)}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=False)

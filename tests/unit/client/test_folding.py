@@ -124,3 +124,13 @@ def test_a_seal_may_come_before_or_after_its_part() -> None:
 def test_a_part_does_not_change_its_kind() -> None:
     with pytest.raises(ValueError, match="part 0 began as text and goes on as reasoning"):
         fold(Delta(text="a"), Delta(reasoning=Reasoning(text="b")))
+
+
+def test_a_seal_without_a_part_is_a_part_without_content() -> None:
+    assert fold(Delta(signature="seal")) == Message(role=ROLE_ASSISTANT, parts=[Part(signature="seal")])
+
+
+def test_a_cut_passes_over_what_has_no_text() -> None:
+    thinking = [Delta(reasoning=Reasoning(text="Hm")), Delta(text="Well then", part_index=1)]
+    kept = fold(*thinking, Failover(characters_kept=4))
+    assert kept == Message(role=ROLE_ASSISTANT, parts=[Part(reasoning=Reasoning(text="Hm")), Part(text="Well")])

@@ -24,9 +24,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from kit.client_backends import CALLERS, Answers, GrpcBackend, ScriptedRouter, grpc_backend, serving
+from kit.client_backends import CALLERS, Answers, GrpcBackend, ScriptedRouter, caller_of, grpc_backend, serving
 from pointsman.v1 import answer_pb2, router_service_pb2_grpc
 from pointsman.v1.completion_pb2 import Message
+from pointsman.v1.router_service_pb2 import CompleteRequest
 from pointsman_client import (
     AsyncClient,
     Cancelled,
@@ -84,15 +85,6 @@ async def patient() -> AsyncIterator[tuple[str, Patient]]:
     servicer = Patient()
     async with serving(servicer) as target:
         yield target, servicer
-
-
-@asynccontextmanager
-async def caller_of(form: str, target: str, **options: Any) -> AsyncIterator[Any]:
-    caller = CALLERS[form](GrpcBackend(target, ScriptedRouter()), **options)
-    try:
-        yield caller
-    finally:
-        await caller.close()
 
 
 @contextmanager
@@ -273,6 +265,40 @@ class TestGivingUp:
         with backend.client() as sync_client:
             sync_client.stream("x").close()
         assert backend.received == []
+
+
+class TestRawStubs:
+    async def test_the_other_ways_to_call_carry_the_key_too(self, backend: GrpcBackend) -> None:
+        backend.play(answer("one"), answer("two"))
+
+        def ask() -> list[str]:
+            with backend.client(api_key="k") as client:
+                response, call = client.router.Complete.with_call(CompleteRequest())
+                later = client.router.Complete.future(CompleteRequest())
+                assert call.code() is grpc.StatusCode.OK
+                return [reply.message.parts[0].text for reply in (response, later.result())]
+
+        assert await asyncio.to_thread(ask) == ["one", "two"]
+        assert [call.metadata["authorization"] for call in backend.received] == ["Bearer k", "Bearer k"]
+        assert all((call.seconds or 999) < 61 for call in backend.received)
+
+
+class TestNewerServers:
+    @forms
+    async def test_events_of_a_later_contract_are_passed_over(self, form: str) -> None:
+        whole = answer_pb2.CompleteResponse(message=assistant("Once"))
+        later = answer_pb2.StreamCompleteResponse.FromString(b"\xfa\x06\x02hi")
+
+        class Newer(ScriptedRouter):
+            async def StreamComplete(self, request: Any, context: Any) -> None:  # type: ignore[override]
+                await context.write(later)
+                await context.write(delta("Once"))
+                await context.write(answer_pb2.StreamCompleteResponse(completed=whole))
+
+        async with serving(Newer()) as target, caller_of(form, target) as caller:
+            reading = await caller.read("x")
+        assert reading.error is None
+        assert len(reading.events) == 2
 
 
 class TestManyAtOnce:

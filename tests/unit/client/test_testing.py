@@ -32,7 +32,7 @@ from pointsman_client import (
     error_from_rpc,
     tool_call,
 )
-from pointsman_client.testing import InMemoryRouter
+from pointsman_client.testing import FakeAsyncClient, FakeClient, InMemoryRouter
 
 
 def headline(client: Client, article: str) -> str:
@@ -48,18 +48,25 @@ def router() -> InMemoryRouter:
     return InMemoryRouter()
 
 
+def test_a_fake_brings_its_own_router() -> None:
+    client = FakeClient()
+    client.in_memory.answer("Paris")
+    assert client.complete("x").text == "Paris"
+    assert len(client.in_memory.calls) == 1
+
+
 def test_a_consumers_test(router: InMemoryRouter) -> None:
     router.answer("Dog bites man")
     router.fail(Unavailable("all failed"))
-    assert headline(router.client(), "Yesterday a dog …") == "Dog bites man"
-    assert headline(router.client(), "Yesterday a dog …") == "Yesterday "
+    assert headline(FakeClient(router), "Yesterday a dog …") == "Dog bites man"
+    assert headline(FakeClient(router), "Yesterday a dog …") == "Yesterday "
     assert [spec.messages[0].parts[0].text for spec in router.completions] == ["Write a headline."] * 2
 
 
 def test_answers_come_in_order_in_all_forms(router: InMemoryRouter) -> None:
     whole = CompleteResponse(message=assistant("three"), finish_reason=FINISH_REASON_LENGTH)
     router.answer("one", assistant("two", tool_call("c1", "now", {})), whole)
-    client = router.client()
+    client = FakeClient(router)
     first, second, third = (client.complete("x", request_id=f"r{number}") for number in range(3))
     assert (first.text, first.finish_reason, first.request_id) == ("one", FINISH_REASON_STOP, "r0")
     assert first.message.role == ROLE_ASSISTANT
@@ -70,20 +77,30 @@ def test_answers_come_in_order_in_all_forms(router: InMemoryRouter) -> None:
 
 def test_a_stream_comes_word_by_word(router: InMemoryRouter) -> None:
     router.answer("Once upon  a time\n")
-    stream = router.client().stream("x")
+    stream = FakeClient(router).stream("x")
     assert list(stream.text_deltas()) == ["Once ", "upon  ", "a ", "time\n"]
     assert stream.answer.text == "Once upon  a time\n"
 
 
+def test_a_stream_tells_what_it_knows_so_far(router: InMemoryRouter) -> None:
+    router.answer("Once upon a time")
+    stream = FakeClient(router).stream("x", request_id="r1")
+    assert (stream.request_id, stream.decision, stream.partial_text) == ("r1", None, "")
+    next(stream)
+    next(stream)
+    assert stream.decision is not None
+    assert (stream.decision.chosen.deployment, stream.partial) == ("in-memory", assistant("Once "))
+
+
 def test_an_empty_answer_streams_too(router: InMemoryRouter) -> None:
     router.answer("")
-    assert router.client().stream("x").finish().text == ""
+    assert FakeClient(router).stream("x").finish().text == ""
 
 
 def test_a_stream_may_break(router: InMemoryRouter) -> None:
     router.fail(StreamInterrupted("cut", metadata={"outputTokens": "2"}), after="Once upon")
     with pytest.raises(StreamInterrupted) as raised:
-        router.client().stream("x").finish()
+        FakeClient(router).stream("x").finish()
     assert (raised.value.partial_text, raised.value.output_tokens) == ("Once upon", 2)
 
 
@@ -96,7 +113,7 @@ def test_a_handler_answers_what_is_not_scripted(router: InMemoryRouter) -> None:
 
     router.answer_with(handler)
     router.answer("scripted")
-    client = router.client()
+    client = FakeClient(router)
     assert [client.complete("hi").text, client.complete("hi").text] == ["scripted", "HI"]
     assert client.stream("hi there").finish().text == "HI THERE"
     with pytest.raises(RateLimited) as raised:
@@ -106,7 +123,7 @@ def test_a_handler_answers_what_is_not_scripted(router: InMemoryRouter) -> None:
 
 def test_routes_are_decided_by_default_or_by_script(router: InMemoryRouter) -> None:
     router.route_to("opus")
-    client = router.client()
+    client = FakeClient(router)
     assert [client.route("x").deployment, client.route("x").deployment] == ["opus", "in-memory"]
 
 
@@ -114,7 +131,7 @@ async def test_every_rpc_of_the_contract_can_be_scripted(router: InMemoryRouter)
     router.respond(EmbedResponse(request_id="e1"))
     router.respond(RecordFeedbackResponse(request_id="r1"))
     router.respond(GetStatusResponse(server_version="1.2.3"))
-    async with router.async_client() as client:
+    async with FakeAsyncClient(router) as client:
         assert (await client.embedding.Embed(EmbedRequest(inputs=["x"]))).request_id == "e1"
         assert (await client.feedback.RecordFeedback(RecordFeedbackRequest(request_id="r1", score=1))).request_id
         assert (await client.admin.GetStatus(GetStatusRequest())).server_version == "1.2.3"
@@ -124,23 +141,23 @@ async def test_every_rpc_of_the_contract_can_be_scripted(router: InMemoryRouter)
 def test_another_rpc_may_fail(router: InMemoryRouter) -> None:
     router.fail(PointsmanError("no", code=grpc.StatusCode.UNIMPLEMENTED, reason=""), on="Embed")
     with pytest.raises(grpc.RpcError) as raised:
-        router.client().embedding.Embed(EmbedRequest(inputs=["x"]))
+        FakeClient(router).embedding.Embed(EmbedRequest(inputs=["x"]))
     assert error_from_rpc(raised.value).code is grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_a_call_without_a_script_fails_the_test(router: InMemoryRouter) -> None:
     with pytest.raises(AssertionError, match="Complete was called, but no answer is left"):
-        router.client().complete("x")
+        FakeClient(router).complete("x")
     with pytest.raises(AssertionError, match="StreamComplete was called"):
-        router.client().stream("x").finish()
+        FakeClient(router).stream("x").finish()
     with pytest.raises(AssertionError, match="Embed was called"):
-        router.client().embedding.Embed(EmbedRequest())
+        FakeClient(router).embedding.Embed(EmbedRequest())
 
 
 def test_calls_are_recorded_as_they_were_when_they_came(router: InMemoryRouter) -> None:
     router.answer("one")
     request = CompleteRequest(completion=CompletionSpec(session_id="before"))
-    router.client(api_key="k", timeout_seconds=7).router.Complete(request)
+    FakeClient(router, api_key="k", timeout_seconds=7).router.Complete(request)
     request.completion.session_id = "after"
     call = router.calls[0]
     assert (call.rpc, call.timeout_seconds, dict(call.metadata)) == ("Complete", 7, {"authorization": "Bearer k"})
@@ -150,14 +167,14 @@ def test_calls_are_recorded_as_they_were_when_they_came(router: InMemoryRouter) 
 def test_an_answer_is_the_callers_own(router: InMemoryRouter) -> None:
     whole = CompleteResponse(message=assistant("mine"))
     router.answer(whole, whole)
-    client = router.client()
+    client = FakeClient(router)
     client.complete("x").message.parts[0].text = "changed"
     assert client.complete("x").text == "mine"
 
 
 def test_a_raw_stream_that_is_cancelled_says_so(router: InMemoryRouter) -> None:
     router.answer("one two three")
-    call: Any = router.client().router.StreamComplete(StreamCompleteRequest())
+    call: Any = FakeClient(router).router.StreamComplete(StreamCompleteRequest())
     next(call)
     assert call.cancel()
     assert not call.cancel()
@@ -169,7 +186,7 @@ def test_a_raw_stream_that_is_cancelled_says_so(router: InMemoryRouter) -> None:
 
 def test_a_stream_that_was_read_to_its_end_was_not_given_up(router: InMemoryRouter) -> None:
     router.answer("one two three")
-    router.client().stream("x").finish()
+    FakeClient(router).stream("x").finish()
     assert not router.calls[0].cancelled
 
 
@@ -178,7 +195,7 @@ def test_what_no_model_answers_is_refused(router: InMemoryRouter) -> None:
     message.parts.add().image.media_type = "image/png"
     router.answer(message)
     with pytest.raises(ValueError, match="a model does not answer with image"):
-        router.client().stream("x").finish()
+        FakeClient(router).stream("x").finish()
 
 
 async def test_async_calls_give_other_tasks_a_turn(router: InMemoryRouter) -> None:
@@ -195,7 +212,7 @@ async def test_async_calls_give_other_tasks_a_turn(router: InMemoryRouter) -> No
             turns.append(str(number))
             await asyncio.sleep(0)
 
-    async with router.async_client() as client, asyncio.TaskGroup() as group:
+    async with FakeAsyncClient(router) as client, asyncio.TaskGroup() as group:
         group.create_task(read(client))
         group.create_task(count())
     assert turns.index("1") < turns.index("two ") < turns.index("3") < turns.index("whole")
@@ -204,12 +221,12 @@ async def test_async_calls_give_other_tasks_a_turn(router: InMemoryRouter) -> No
 def test_events_may_be_written_out(router: InMemoryRouter) -> None:
     whole = CompleteResponse(message=assistant("Paris"))
     router.stream(Delta(text="Par"), Delta(text="is"), whole)
-    assert list(router.client().stream("x").text_deltas()) == ["Par", "is"]
+    assert list(FakeClient(router).stream("x").text_deltas()) == ["Par", "is"]
 
 
 def test_many_threads_may_ask(router: InMemoryRouter) -> None:
     router.answer(*(str(number) for number in range(200)))
-    with router.client() as client, ThreadPoolExecutor(8) as pool:
+    with FakeClient(router) as client, ThreadPoolExecutor(8) as pool:
         texts = list(pool.map(lambda _: client.complete("x").text, range(200)))
     assert sorted(texts, key=int) == [str(number) for number in range(200)]
     assert len(router.calls) == 200

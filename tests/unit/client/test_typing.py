@@ -14,7 +14,6 @@ from pointsman_client import (
     Answer,
     AnswerStream,
     AsyncAnswerStream,
-    AsyncClient,
     Client,
     Decision,
     PointsmanError,
@@ -22,13 +21,13 @@ from pointsman_client import (
     StreamInterrupted,
     user,
 )
-from pointsman_client.testing import InMemoryRouter
+from pointsman_client.testing import FakeAsyncClient, FakeClient, InMemoryRouter
 
 
 def test_sync() -> None:
     router = InMemoryRouter()
     router.answer("a", "b", "c", "d")
-    with assert_type(router.client(), Client) as client:
+    with assert_type(FakeClient(router), FakeClient) as client:
         answer = assert_type(client.complete("x", tier="light", temperature=0.5), Answer)
         assert_type(answer.text, str)
         assert_type(answer.tool_calls, Sequence[ToolCall])
@@ -53,7 +52,7 @@ def test_sync() -> None:
 async def test_async() -> None:
     router = InMemoryRouter()
     router.answer("a", "b", "c")
-    async with assert_type(router.async_client(), AsyncClient) as client:
+    async with assert_type(FakeAsyncClient(router), FakeAsyncClient) as client:
         assert_type(await client.complete("x", data_class="internal"), Answer)
         assert_type(await client.route("x"), Decision)
         async with assert_type(client.stream("x"), AsyncAnswerStream) as stream:
@@ -85,7 +84,7 @@ def refused(client: Client) -> Sequence[Callable[[], Any]]:
 
 
 def test_wrong_options_are_refused_at_run_time_too() -> None:
-    for call in refused(InMemoryRouter().client()):
+    for call in refused(FakeClient()):
         try:
             call()
         except (TypeError, ValueError):

@@ -28,14 +28,14 @@ _PATTERN = "|".join(
 
 PIECE_CHARS = 2_000
 """Longest run handed to tiktoken at once. Its merging is worse than linear on long runs without a break (a megabyte of
-one letter takes seconds), so such runs are cut; a cut adds at most one token."""
+one letter takes seconds), so such runs are cut; a cut changes the count by a token or two."""
 
 
 class TiktokenCounter:
     """Counts as OpenAI's o200k_base does. The vocabulary is loaded at the first count (about half a second)."""
 
     def count(self, text: str) -> int:
-        """Tokens of this text; for runs longer than `PIECE_CHARS` without white space up to one more for each cut."""
+        """Tokens of this text; runs of more than `PIECE_CHARS` without a break make a token or two more or less."""
         return sum(len(self._encoding.encode_ordinary(piece)) for piece in _pieces(text))
 
     @cached_property

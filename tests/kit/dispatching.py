@@ -1,0 +1,101 @@
+"""A dispatch over scripted providers, in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from kit.catalog import call, plan, snapshot
+from kit.clock import LoopClock, in_virtual_time
+from kit.scripted import CharacterCounter, ScriptedAdapter, Step
+from pointsman_server.domain.call import AttemptOutcome, FailedOver, FailoverMode, Relay
+from pointsman_server.domain.catalog import Deployment
+from pointsman_server.domain.errors import RouterError
+from pointsman_server.domain.plan import ExclusionReason
+from pointsman_server.domain.reply import ContentDelta, TextDelta
+from pointsman_server.execution.dispatch import Dispatcher, DispatchRecord
+from pointsman_server.execution.health import HealthBoard
+
+
+@dataclass
+class Dispatched:
+    """What came of a dispatch; `error` is None when an answer came, `out` says who may not be asked next."""
+
+    adapters: Mapping[str, ScriptedAdapter]
+    record: DispatchRecord = field(default_factory=DispatchRecord)
+    events: list[Relay | FailedOver] = field(default_factory=list)
+    error: RouterError | None = None
+    seconds: float = 0.0
+    out: dict[str, ExclusionReason] = field(default_factory=dict)
+
+    @property
+    def asked(self) -> list[str]:
+        """Ids of the deployments that were called, in order."""
+        return [attempt.deployment.id for attempt in self.record.attempts]
+
+    @property
+    def outcomes(self) -> list[AttemptOutcome]:
+        """How the attempts ended."""
+        return [attempt.outcome for attempt in self.record.attempts]
+
+    @property
+    def text(self) -> str:
+        """The text of the answer."""
+        assert self.record.reply is not None
+        return self.record.reply.text
+
+    @property
+    def failovers(self) -> list[FailedOver]:
+        """The moves that were announced."""
+        return [event for event in self.events if isinstance(event, FailedOver)]
+
+    @property
+    def deltas(self) -> list[tuple[int, ContentDelta]]:
+        """What was relayed and not withdrawn."""
+        standing: list[tuple[int, ContentDelta]] = []
+        for event in self.events:
+            if isinstance(event, FailedOver):
+                standing.clear()
+            else:
+                standing.extend(event.deltas)
+        return standing
+
+    @property
+    def relayed(self) -> str:
+        """The text that was relayed and not withdrawn."""
+        return "".join(delta.text for _, delta in self.deltas if isinstance(delta, TextDelta))
+
+
+def dispatch(
+    scripts: Sequence[tuple[Deployment, Sequence[Step]]],
+    *,
+    stream: bool = False,
+    failover: FailoverMode = FailoverMode.TERMINATE,
+    deadline: float = 1e6,
+) -> Dispatched:
+    """Asks these deployments in this order, each of which follows its script."""
+    deployments = [one for one, _ in scripts]
+    done = Dispatched({one.id: ScriptedAdapter(steps) for one, steps in scripts})
+
+    async def go() -> None:
+        clock = LoopClock()
+        health = HealthBoard(clock)
+        adapters = {one.provider.id: done.adapters[one.id] for one in deployments}
+        one_call = call(snapshot(*deployments), deadline, failover=failover)
+        events = Dispatcher(adapters, health, CharacterCounter(), clock).run(
+            one_call, plan(deployments), done.record, stream=stream
+        )
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    done.events.append(event)
+        except RouterError as error:
+            done.error = error
+        done.seconds = asyncio.get_running_loop().time()
+        done.out = {name: rejection.reason for name, rejection in health.view().rejections.items()}
+
+    in_virtual_time(go())
+    assert not any(adapter.open_exchanges for adapter in done.adapters.values()), "a connection was left open"
+    return done

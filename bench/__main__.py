@@ -55,11 +55,11 @@ def _run(plan: Plan, upstream: Server, directory: Path) -> tuple[dict[str, Rate]
         decision = measure_decision(directory / "policy.yaml", plan.single_seconds)
         figures.append(Figure("decision alone, p50", decision.p50 * 1e6, "µs", note="eight deployments, no gRPC"))
         figures.append(Figure("decision alone, p99", decision.p99 * 1e6, "µs"))
-        cases = measures.saturating_cases(floors, pointsman, plan.seconds)
+        cases = measures.saturating_cases(floors, pointsman, plan)
         rates = in_rounds(cases, plan.rounds)
         figures += _ratios(cases, rates)
         figures += _stream_costs(rates)
-        figures += _paced_figures(measures.paced_cases(floors, pointsman, plan.paced_seconds))
+        figures += _paced_figures(measures.paced_cases(floors, pointsman, plan))
         figures += _half_load_figures(cases, rates, plan)
         figures += _alone_figures(cases, plan)
         peak = memory_mb(pointsman.pid, peak=True)
@@ -109,7 +109,7 @@ def _paced_figures(cases: list[Case]) -> Iterator[Figure]:
         name = f"first token added, {case.name}"
         yield Figure(f"{name}, p50", outcome.first_token_added.p50 * 1e3, "ms", note="64 paced streams")
         yield Figure(f"{name}, p95", outcome.first_token_added.p95 * 1e3, "ms", limit)
-        per_event = outcome.server_cpu_seconds / max(outcome.messages, 1) * 1e6
+        per_event = outcome.cpu_micros_each(outcome.messages)
         yield Figure(f"CPU per paced message, {case.name}", per_event, "µs", note=f"{outcome.failures} calls failed")
 
 

@@ -7,6 +7,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
+from bench.machine import CPU_TICK_SECONDS
+
 _BINARY = ("request", "expected")
 
 
@@ -73,6 +75,10 @@ class Outcome:
     load_cpu_seconds: float
     latency: Percentiles
     first_token_added: Percentiles
+
+    def cpu_micros_each(self, things: int) -> float:
+        """The server's processor time for each of so many things, at least a clock tick for all of them."""
+        return max(self.server_cpu_seconds, CPU_TICK_SECONDS) / max(things, 1) * 1e6
 
     def to_json(self) -> str:
         """For the load generator's standard output."""

@@ -31,13 +31,14 @@ class Load:
         self._first_token_added: list[float] = []
         self._messages = 0
         self._failures = 0
+        self.has_measured = asyncio.Event()
+        """Whether there is anything to tell of; a disturbed machine may need longer than it was given."""
         self.measuring = False
-        self.over = False
 
     async def keep_calling(self, wait_seconds: float) -> None:
         """One caller of a closed loop, which begins after a while."""
         await asyncio.sleep(wait_seconds)
-        while not self.over:
+        while True:
             await self.call(time.monotonic())
 
     async def call(self, due_at: float) -> None:
@@ -49,6 +50,7 @@ class Load:
         if self.measuring:
             self._latencies.append(time.monotonic() - due_at)
             self._failures += self._job.expected not in last
+            self.has_measured.set()
 
     async def _whole(self) -> bytes:
         response: bytes = await self._call(self._job.request, timeout=_CALL_SECONDS)
@@ -80,13 +82,14 @@ class Load:
 
 async def _run(job: Job) -> Outcome:
     async with grpc.aio.insecure_channel(job.target, options=[("grpc.max_receive_message_length", -1)]) as channel:
+        await channel.channel_ready()
         load = Load(job, channel)
         drive = _open_loop(load, job) if job.calls_per_second else _closed_loop(load, job)
         callers = asyncio.ensure_future(drive)
         await asyncio.sleep(job.warmup_seconds)
         outcome = await _measure(load, job)
-        load.over = True
-        await callers
+        callers.cancel()
+        await asyncio.wait([callers])
     return outcome
 
 
@@ -95,6 +98,8 @@ async def _measure(load: Load, job: Job) -> Outcome:
     before, started_at = [cpu_seconds(pid) for pid in pids], time.monotonic()
     load.measuring = True
     await asyncio.sleep(job.seconds)
+    async with asyncio.timeout(_CALL_SECONDS):
+        await load.has_measured.wait()
     load.measuring = False
     seconds, after = time.monotonic() - started_at, [cpu_seconds(pid) for pid in pids]
     return load.outcome(seconds, after[0] - before[0], after[1] - before[1])
@@ -110,13 +115,12 @@ async def _open_loop(load: Load, job: Job) -> None:
     draw: Callable[[float], float] = random.Random(1).expovariate  # noqa: S311 - the same moments in every run
     running: set[asyncio.Task[None]] = set()
     due_at = time.monotonic()
-    while not load.over:
+    while True:
         due_at += draw(job.calls_per_second)
         await _sleep_until(due_at)
         task = asyncio.ensure_future(load.call(due_at))
         running.add(task)
         task.add_done_callback(running.discard)
-    await asyncio.gather(*running)
 
 
 def _sleep_until(moment: float) -> Awaitable[None]:

@@ -10,6 +10,9 @@ from pathlib import Path
 
 _TICKS_PER_SECOND = os.sysconf("SC_CLK_TCK")
 
+CPU_TICK_SECONDS = 1 / _TICKS_PER_SECOND
+"""Processor time is told in steps of this."""
+
 
 def require_linux() -> None:
     """Ends the program on systems that do not tell processor time and memory of other processes under /proc."""

@@ -12,6 +12,7 @@ from bench.floors import SERVICE
 from bench.jobs import Job, Outcome, Percentiles
 from bench.payloads import PROMPT, complete_request, route_request, stream_request
 from bench.processes import Server, run_job
+from bench.upstream import STREAM_SECONDS
 
 _ROUTER = "pointsman.v1.RouterService"
 _STREAM_END = b"[DONE]"
@@ -19,17 +20,18 @@ _STREAM_END = b"[DONE]"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How long a run takes: rounds of every case, and the seconds of one measurement of each kind."""
+    """How long a run takes: rounds of every case, the seconds of each kind of measurement, and starts of a server."""
 
     rounds: int
+    warmup_seconds: float
     seconds: float
     paced_seconds: float
     single_seconds: float
     starts: int
 
 
-FULL = Plan(rounds=3, seconds=3.0, paced_seconds=5.0, single_seconds=1.5, starts=3)
-QUICK = Plan(rounds=1, seconds=0.4, paced_seconds=1.2, single_seconds=0.2, starts=1)
+FULL = Plan(rounds=3, warmup_seconds=0.4, seconds=3.0, paced_seconds=5.0, single_seconds=1.5, starts=3)
+QUICK = Plan(rounds=1, warmup_seconds=0.1, seconds=0.3, paced_seconds=1.2, single_seconds=0.2, starts=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class Rate:
         return cls(
             name=name,
             calls_per_second=middle(lambda outcome: outcome.calls / outcome.seconds),
-            cpu_micros_per_call=middle(lambda outcome: outcome.server_cpu_seconds / max(outcome.calls, 1) * 1e6),
+            cpu_micros_per_call=middle(lambda outcome: outcome.cpu_micros_each(outcome.calls)),
             latency=Percentiles(
                 p50=middle(lambda outcome: outcome.latency.p50),
                 p95=middle(lambda outcome: outcome.latency.p95),
@@ -80,14 +82,14 @@ class Rate:
         return self.cpu_micros_per_call / EVENTS_PER_STREAM
 
 
-def saturating_cases(floors: Server, pointsman: Server, seconds: float) -> list[Case]:
+def saturating_cases(floors: Server, pointsman: Server, plan: Plan) -> list[Case]:
     """Closed loops that keep the server's core busy, floors first."""
 
     def floor(method: str, expected: bytes, *, stream: bool = False) -> Job:
-        return _job(floors, f"/{SERVICE}/{method}", route_request(), expected, seconds, stream=stream)
+        return _job(floors, f"/{SERVICE}/{method}", route_request(), expected, plan, stream=stream)
 
     def ask(method: str, request: bytes, expected: bytes, *, stream: bool = False) -> Job:
-        return _job(pointsman, f"/{_ROUTER}/{method}", request, expected, seconds, stream=stream)
+        return _job(pointsman, f"/{_ROUTER}/{method}", request, expected, plan, stream=stream)
 
     return [
         Case("floor: echo", floor("Echo", PROMPT.encode())),
@@ -110,20 +112,23 @@ def saturating_cases(floors: Server, pointsman: Server, seconds: float) -> list[
     ]
 
 
-def paced_cases(floors: Server, pointsman: Server, seconds: float) -> list[Case]:
+def paced_cases(floors: Server, pointsman: Server, plan: Plan) -> list[Case]:
     """64 streams at a time whose events come in steps."""
-    method = f"/{_ROUTER}/StreamComplete"
+
+    def ask(deployment: str, expected: bytes) -> Job:
+        method = f"/{_ROUTER}/StreamComplete"
+        return _job(pointsman, method, stream_request(deployment), expected, plan, stream=True)
+
     jobs = {
-        "floor: relay": _job(floors, f"/{SERVICE}/Paced", route_request(), _STREAM_END, seconds, stream=True),
-        "OpenAI chat": _job(
-            pointsman, method, stream_request(policy.PACED_CHAT), CHAT.stream_end, seconds, stream=True
-        ),
-        "Anthropic": _job(
-            pointsman, method, stream_request(policy.PACED_MESSAGES), MESSAGES.stream_end, seconds, stream=True
-        ),
+        "floor: relay": _job(floors, f"/{SERVICE}/Paced", route_request(), _STREAM_END, plan, stream=True),
+        "OpenAI chat": ask(policy.PACED_CHAT, CHAT.stream_end),
+        "Anthropic": ask(policy.PACED_MESSAGES, MESSAGES.stream_end),
     }
     # The warm-up is as long as a stream, so that the beginnings are spread evenly from the start.
-    return [Case(name, replace(job, concurrency=64, warmup_seconds=1.2)) for name, job in jobs.items()]
+    return [
+        Case(name, replace(job, concurrency=64, warmup_seconds=STREAM_SECONDS, seconds=plan.paced_seconds))
+        for name, job in jobs.items()
+    ]
 
 
 def one_at_a_time(cases: Sequence[Case], seconds: float) -> Iterator[Rate]:
@@ -146,7 +151,7 @@ def in_rounds(cases: Sequence[Case], rounds: int) -> dict[str, Rate]:
     return {name: Rate.of(name, found) for name, found in outcomes.items()}
 
 
-def _job(server: Server, method: str, request: bytes, expected: bytes, seconds: float, *, stream: bool) -> Job:
+def _job(server: Server, method: str, request: bytes, expected: bytes, plan: Plan, *, stream: bool) -> Job:
     return Job(
         target=server.address,
         method=method,
@@ -154,5 +159,6 @@ def _job(server: Server, method: str, request: bytes, expected: bytes, seconds: 
         expected=expected,
         stream=stream,
         server_pid=server.pid,
-        seconds=seconds,
+        seconds=plan.seconds,
+        warmup_seconds=plan.warmup_seconds,
     )

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import time
 
-from bench.answers import CHAT, MESSAGES, NO_TIME, Answer
+from bench.answers import CHAT, EVENTS_PER_STREAM, MESSAGES, NO_TIME, Answer
 
 PACE_SECONDS = 0.02
 THINKING_SECONDS = 0.05
+STREAM_SECONDS = THINKING_SECONDS + PACE_SECONDS * EVENTS_PER_STREAM
+"""How long a paced stream takes, or a little less."""
 
 _HEADERS_END = b"\r\n\r\n"
 _LENGTH = b"content-length:"

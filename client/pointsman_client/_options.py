@@ -57,9 +57,9 @@ class ClientOptions(TypedDict, total=False):
     `channel_options` are gRPC's own and win over the client's.
     """
 
-    api_key: str
+    api_key: str | None
     insecure: bool
-    credentials: grpc.ChannelCredentials
+    credentials: grpc.ChannelCredentials | None
     timeout_seconds: float
     stream_timeout_seconds: float
     retry: RetryPolicy
@@ -183,11 +183,18 @@ def _start(prompt: Prompt) -> CompletionSpec:
 
 
 def _extend(spec: CompletionSpec, messages: Sequence[Message]) -> None:
+    if not isinstance(messages, Sequence):
+        forms = "a str, a Message, a list of them or a CompletionSpec"
+        raise TypeError(f"the prompt must be {forms}, not {_kind(messages)}")
     for index, message in enumerate(messages):
         if not isinstance(message, Message):
-            name = type(message).__name__
-            raise TypeError(f"messages[{index}] must be a Message, not {name}; user(), system() and the like make one")
+            remedy = "user(), system() and the like make one"
+            raise TypeError(f"messages[{index}] must be a Message, not {_kind(message)}; {remedy}")
         spec.messages.append(message)
+
+
+def _kind(value: object) -> str:
+    return type(value).__name__
 
 
 class _Field(NamedTuple):
@@ -203,7 +210,7 @@ class _Field(NamedTuple):
         try:
             part = _GROUPS[self.group](**{self.field: self.convert(value)})
         except TypeError as error:
-            raise TypeError(f"option {option!r} cannot be this {type(value).__name__}: {error}") from error
+            raise TypeError(f"option {option!r} cannot be this {_kind(value)}: {error}") from error
         except ValueError as error:
             raise ValueError(f"option {option!r}: {error}") from error
         target: ProtoMessage = getattr(spec, self.group) if self.group else spec

@@ -32,11 +32,12 @@ LEAST_ATTEMPT_SECONDS = 0.05
 _NOT_STARTED_REASONS = frozenset({"OVERLOADED", "DRAINING"})
 _NOT_STARTED_CODES = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED})
 
-# gRPC reports these by their text only. Its own retries would know better, but they do not know what a call costs.
+# gRPC reports these by their text only, in the words of grpcio 1.70 or of 1.85. Its own retries would know better, but
+# they do not know what a call costs.
 _NEVER_SENT = re.compile(
     r"failed to connect to all addresses"
-    r"|errors resolving |DNS resolution failed"
-    r"|Stream removed \(RST_STREAM \(Received RST_STREAM with error code 7\)\)"
+    r"|DNS resolution failed|errors resolving "
+    r"|(Stream removed \(RST_STREAM \()?Received RST_STREAM with error code 7\b"
 )
 
 

@@ -34,7 +34,7 @@ class CallDefaults:
     @classmethod
     def of(cls, options: ClientOptions) -> CallDefaults:
         """The defaults that a client's options name; raises ValueError for a deadline or key that is none."""
-        api_key = options.get("api_key", "")
+        api_key = options.get("api_key") or ""
         if not (api_key.isascii() and api_key.isprintable()) or " " in api_key:
             raise ValueError("api_key must be printable ASCII without blanks")
         return cls(

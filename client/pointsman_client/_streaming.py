@@ -131,4 +131,4 @@ class StreamedAnswer:
 
 def text_in(event: ProtoMessage) -> str | None:
     """The text that an event adds to the answer; None for all other events."""
-    return event.text if isinstance(event, Delta) and event.HasField("text") else None
+    return (event.text or None) if isinstance(event, Delta) else None

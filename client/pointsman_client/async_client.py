@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, cast
+from weakref import WeakSet
 
 import grpc
 import grpc.aio
@@ -57,6 +58,7 @@ class AsyncClient:
         self._settings = Settings.of(target, options)
         self._channel = channel
         self._opened: _Stubs | None = None
+        self._streams: WeakSet[AsyncAnswerStream] = WeakSet()
         self._closed = False
 
     async def complete(self, prompt: Prompt, **options: Unpack[CompletionOptions]) -> Answer:
@@ -79,7 +81,9 @@ class AsyncClient:
         def open_rpc(timeout_seconds: float) -> Any:
             return self.router.StreamComplete(request, timeout=timeout_seconds, metadata=call.metadata)
 
-        return AsyncAnswerStream(open_rpc, call.attempts)
+        stream = AsyncAnswerStream(open_rpc, call.attempts)
+        self._streams.add(stream)
+        return stream
 
     @property
     def router(self) -> RouterServiceAsyncStub:
@@ -104,6 +108,8 @@ class AsyncClient:
     async def close(self) -> None:
         """Ends all calls and closes the connection; a second time does nothing."""
         self._closed = True
+        for stream in tuple(self._streams):
+            stream._give_up()  # not every version of gRPC does this when the channel is closed
         if self._channel is not None:
             await self._channel.close(None)
 

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from kit.command_line import COMMAND, environment, serving, simulated_policy, started
 
 SIMULATED = "This is a simulated answer: no language model was asked."

@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import grpc
 import pytest
 
-from kit.client_backends import CALLERS, Caller, caller_of
+from kit.client_callers import CALLERS, Caller, caller_of
 from kit.running import one_deployment_each, running_service
 from kit.upstream import HELLO, Script, Upstream, chunk, json_script, running_upstream, sse_script
 from pointsman_client import (

@@ -1,4 +1,4 @@
-"""What the client's suite runs against: servers that play scenes, and the client in its two forms.
+"""What the client's suite runs against: servers that play scenes.
 
 A scene says how one call goes, in the contract's own words, so that a server, the client's in-memory double, or any
 other backend can play it. Add a backend by putting it into `BACKENDS`.
@@ -6,12 +6,10 @@ other backend can play it. Add a backend by putting it into `BACKENDS`.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import grpc
@@ -21,9 +19,25 @@ from google.protobuf.message import Message as ProtoMessage
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from pointsman.v1 import answer_pb2, router_service_pb2, router_service_pb2_grpc
-from pointsman_client import Answer, AsyncClient, Client, Decision, PointsmanError, StreamEvent
+from kit.client_callers import Target
+from pointsman.v1 import answer_pb2, decision_pb2, router_service_pb2, router_service_pb2_grpc
+from pointsman_client import AsyncClient, Client, PointsmanError, StreamEvent, assistant
 from pointsman_client.testing import FakeAsyncClient, FakeClient, InMemoryRouter, RecordedCall
+
+DECISION = decision_pb2.RouteDecision(decision_id="d1", chosen=decision_pb2.ChosenDeployment(deployment="haiku"))
+
+
+def answer(*content: Any, **fields: Any) -> answer_pb2.CompleteResponse:
+    """A whole answer of these parts."""
+    stop = answer_pb2.FINISH_REASON_STOP
+    response = answer_pb2.CompleteResponse(request_id="r1", finish_reason=stop, decision=DECISION, **fields)
+    response.message.CopyFrom(assistant(*content))
+    return response
+
+
+def text(piece: str, index: int = 0) -> answer_pb2.Delta:
+    """A piece of text."""
+    return answer_pb2.Delta(text=piece, part_index=index)
 
 
 @dataclass(frozen=True)
@@ -166,19 +180,6 @@ class ScriptedRouter(router_service_pb2_grpc.RouterServiceServicer):
 
 
 @dataclass
-class Target:
-    """Any running server."""
-
-    target: str
-
-    def client(self, **options: Any) -> Client:
-        return Client(self.target, **options)
-
-    def async_client(self, **options: Any) -> AsyncClient:
-        return AsyncClient(self.target, **options)
-
-
-@dataclass
 class GrpcBackend(Target):
     """A real server on 127.0.0.1 that plays scenes."""
 
@@ -223,219 +224,6 @@ BACKENDS: dict[str, Callable[[], AbstractAsyncContextManager[Backend]]] = {
     "server": grpc_backend,
     "double": double_backend,
 }
-
-
-@dataclass
-class Reading:
-    """What reading a stream gave."""
-
-    events: list[StreamEvent] = field(default_factory=list)
-    deltas: list[str] = field(default_factory=list)
-    answer: Answer | None = None
-    partial_text: str = ""
-    error: PointsmanError | None = None
-
-
-class Caller(Protocol):
-    """The client in one of its forms, called alike."""
-
-    async def complete(self, prompt: Any, **options: Any) -> Answer:
-        """See `Client.complete`."""
-
-    async def route(self, prompt: Any, **options: Any) -> Decision:
-        """See `Client.route`."""
-
-    async def read(self, prompt: Any, **options: Any) -> Reading:
-        """Reads a stream event by event."""
-
-    async def read_text(self, prompt: Any, **options: Any) -> Reading:
-        """Reads a stream's text."""
-
-    async def finish(self, prompt: Any, **options: Any) -> Answer:
-        """Reads one event of a stream by itself and lets `finish()` do the rest."""
-
-    async def leave_loop(self, prompt: Any, **options: Any) -> Any:
-        """Leaves a loop after the first event and returns the stream, still referenced."""
-
-    async def leave_text_loop(self, prompt: Any, **options: Any) -> Any:
-        """Leaves a loop over the text after the first piece and returns the stream, still referenced."""
-
-    async def leave_block(self, prompt: Any, **options: Any) -> Any:
-        """Reads one event inside a `with` block, leaves the block and returns the stream."""
-
-    async def step_until_error(self, prompt: Any, **options: Any) -> Any:
-        """Reads events one by one until one cannot be read, and returns the stream, still referenced."""
-
-    async def raw(self, rpc: str, request: ProtoMessage, **options: Any) -> Any:
-        """Calls a stub of the contract."""
-
-    async def close(self) -> None:
-        """See `Client.close`."""
-
-
-class SyncCaller:
-    """The sync client, called from a thread."""
-
-    def __init__(self, client: Client) -> None:
-        self.client = client
-
-    async def complete(self, prompt: Any, **options: Any) -> Answer:
-        return await asyncio.to_thread(self.client.complete, prompt, **options)
-
-    async def route(self, prompt: Any, **options: Any) -> Decision:
-        return await asyncio.to_thread(self.client.route, prompt, **options)
-
-    async def read(self, prompt: Any, **options: Any) -> Reading:
-        def read() -> Reading:
-            reading = Reading()
-            with self.client.stream(prompt, **options) as stream:
-                try:
-                    for event in stream:
-                        reading.events.append(event)
-                    reading.answer = stream.answer
-                except PointsmanError as error:
-                    reading.error = error
-                reading.partial_text = stream.partial_text
-            return reading
-
-        return await asyncio.to_thread(read)
-
-    async def read_text(self, prompt: Any, **options: Any) -> Reading:
-        def read() -> Reading:
-            stream = self.client.stream(prompt, **options)
-            return Reading(deltas=list(stream.text_deltas()), answer=stream.answer)
-
-        return await asyncio.to_thread(read)
-
-    async def finish(self, prompt: Any, **options: Any) -> Answer:
-        def read() -> Answer:
-            stream = self.client.stream(prompt, **options)
-            next(stream)
-            return stream.finish()
-
-        return await asyncio.to_thread(read)
-
-    async def leave_loop(self, prompt: Any, **options: Any) -> Any:
-        def read() -> Any:
-            stream = self.client.stream(prompt, **options)
-            for _ in stream:
-                break
-            return stream
-
-        return await asyncio.to_thread(read)
-
-    async def leave_text_loop(self, prompt: Any, **options: Any) -> Any:
-        def read() -> Any:
-            stream = self.client.stream(prompt, **options)
-            for _ in stream.text_deltas():
-                break
-            return stream
-
-        return await asyncio.to_thread(read)
-
-    async def leave_block(self, prompt: Any, **options: Any) -> Any:
-        def read() -> Any:
-            with self.client.stream(prompt, **options) as stream:
-                next(stream)
-            return stream
-
-        return await asyncio.to_thread(read)
-
-    async def step_until_error(self, prompt: Any, **options: Any) -> Any:
-        def read() -> Any:
-            stream = self.client.stream(prompt, **options)
-            with contextlib.suppress(PointsmanError):
-                while next(stream, None):
-                    pass
-            return stream
-
-        return await asyncio.to_thread(read)
-
-    async def raw(self, rpc: str, request: ProtoMessage, **options: Any) -> Any:
-        return await asyncio.to_thread(getattr(self.client.router, rpc), request, **options)
-
-    async def close(self) -> None:
-        self.client.close()
-
-
-class AsyncCaller:
-    """The async client."""
-
-    def __init__(self, client: AsyncClient) -> None:
-        self.client = client
-
-    async def complete(self, prompt: Any, **options: Any) -> Answer:
-        return await self.client.complete(prompt, **options)
-
-    async def route(self, prompt: Any, **options: Any) -> Decision:
-        return await self.client.route(prompt, **options)
-
-    async def read(self, prompt: Any, **options: Any) -> Reading:
-        reading = Reading()
-        async with self.client.stream(prompt, **options) as stream:
-            try:
-                async for event in stream:
-                    reading.events.append(event)
-                reading.answer = stream.answer
-            except PointsmanError as error:
-                reading.error = error
-            reading.partial_text = stream.partial_text
-        return reading
-
-    async def read_text(self, prompt: Any, **options: Any) -> Reading:
-        stream = self.client.stream(prompt, **options)
-        return Reading(deltas=[text async for text in stream.text_deltas()], answer=stream.answer)
-
-    async def finish(self, prompt: Any, **options: Any) -> Answer:
-        stream = self.client.stream(prompt, **options)
-        await anext(stream)
-        return await stream.finish()
-
-    async def leave_loop(self, prompt: Any, **options: Any) -> Any:
-        stream = self.client.stream(prompt, **options)
-        async for _ in stream:
-            break
-        return stream
-
-    async def leave_text_loop(self, prompt: Any, **options: Any) -> Any:
-        stream = self.client.stream(prompt, **options)
-        async for _ in stream.text_deltas():
-            break
-        return stream
-
-    async def leave_block(self, prompt: Any, **options: Any) -> Any:
-        async with self.client.stream(prompt, **options) as stream:
-            await anext(stream)
-        return stream
-
-    async def step_until_error(self, prompt: Any, **options: Any) -> Any:
-        stream = self.client.stream(prompt, **options)
-        with contextlib.suppress(PointsmanError):
-            while await anext(stream, None):
-                pass
-        return stream
-
-    async def raw(self, rpc: str, request: ProtoMessage, **options: Any) -> Any:
-        return await getattr(self.client.router, rpc)(request, **options)
-
-    async def close(self) -> None:
-        await self.client.close()
-
-
-CALLERS: dict[str, Callable[..., Caller]] = {
-    "sync": lambda backend, **options: SyncCaller(backend.client(**options)),
-    "async": lambda backend, **options: AsyncCaller(backend.async_client(**options)),
-}
-
-
-@asynccontextmanager
-async def caller_of(form: str, target: str, **options: Any) -> AsyncIterator[Any]:
-    """A caller of any server; closed in the end."""
-    caller = CALLERS[form](Target(target), **options)
-    try:
-        yield caller
-    finally:
-        await caller.close()
 
 
 def _events(scene: Scene) -> Sequence[StreamEvent]:

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from click.testing import CliRunner, Result
-from pointsman_server.cli.main import commands
 
 from kit.running import MODEL
+from pointsman_server.cli.main import commands
 
 COMMAND = (sys.executable, "-m", "pointsman_server.cli")
 

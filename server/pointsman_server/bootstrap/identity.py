@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import random
 import time
 
 
@@ -19,12 +19,15 @@ class SystemClock:
 
 
 class RandomIds:
-    """Ids of 96 random bits."""
+    """Ids of 96 random bits: unique, but no secrets. The generator is seeded by the system."""
+
+    def __init__(self) -> None:
+        self._random = random.Random()  # noqa: S311 - ids are names, not secrets
 
     def new(self, prefix: str) -> str:
         """See `Ids.new`."""
-        return f"{prefix}_{os.urandom(12).hex()}"
+        return f"{prefix}_{self._random.getrandbits(96):024x}"
 
     def new_hex(self, size_bytes: int) -> str:
         """See `Ids.new_hex`."""
-        return os.urandom(size_bytes).hex()
+        return f"{self._random.getrandbits(8 * size_bytes):0{2 * size_bytes}x}"

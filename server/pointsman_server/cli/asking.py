@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar, cast
 
 import click
+
 from pointsman.v1.completion_pb2 import Capability, DataClass, Message, Part, Tier
 from pointsman_client import CompletionOptions, image_from_path, user
-
 from pointsman_server.cli.configuration import GRPC_ADDRESS_VARIABLE, ConfigurationError
 
 DEFAULT_SERVER = "127.0.0.1:50051"

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import click
 import grpc
-from pointsman_client import Client, PointsmanError
 
+from pointsman_client import Client, PointsmanError
 from pointsman_server.cli.asking import wrong_usage
 from pointsman_server.cli.console import without_controls
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import click
+
 from pointsman.v1.answer_pb2 import CompleteResponse, Delta, Failover, StreamCompleteResponse, StreamFailover, Warning
 from pointsman.v1.decision_pb2 import RouteDecision
 from pointsman_client import AnswerStream, CompletionOptions, StreamEvent, StreamOptions
-
 from pointsman_server.cli.asking import Ask, ask_options, read_ask, wrong_usage
 from pointsman_server.cli.calling import connected
 from pointsman_server.cli.configuration import ConfigurationError

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from google.protobuf.duration_pb2 import Duration
+from rich.console import Console
+from rich.text import Text
+
 from pointsman.v1.answer_pb2 import Warning
 from pointsman.v1.completion_pb2 import Tier
 from pointsman.v1.decision_pb2 import ExclusionReason, Factor, RankedDeployment, RouteDecision
 from pointsman.v1.router_service_pb2 import RouteResponse
-from rich.console import Console
-from rich.text import Text
-
 from pointsman_server.cli.console import as_shown, make_table, seconds, usd
 
 _SIMULATED = "simulated"
@@ -62,7 +62,7 @@ def _show_complexity(console: Console, decision: RouteDecision) -> None:
 
 
 def _show_ranked(console: Console, ranked: Sequence[RankedDeployment]) -> None:
-    _heading(console, "May answer, best first")
+    _heading(console, "Ranked, best first")
     headings = ("deployment", "tier", "score", "made of", "quality", "cost", "1st token")
     table = make_table(headings, right=_NUMBER_COLUMNS)
     for candidate in ranked:
@@ -79,7 +79,7 @@ def _show_ranked(console: Console, ranked: Sequence[RankedDeployment]) -> None:
 
 
 def _show_excluded(console: Console, decision: RouteDecision) -> None:
-    _heading(console, "May not answer")
+    _heading(console, "Excluded")
     table = make_table(("deployment", "reason", "detail"))
     for excluded in decision.excluded:
         reason = ExclusionReason.Name(excluded.reason).removeprefix("EXCLUSION_REASON_")

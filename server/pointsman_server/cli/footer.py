@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pointsman.v1.answer_pb2 import CompleteResponse, FinishReason, Usage
-
 from pointsman_server.cli.console import count, seconds, usd, without_controls
 
 _USUAL_FINISHES = (FinishReason.FINISH_REASON_STOP, FinishReason.FINISH_REASON_TOOL_CALLS)

@@ -8,7 +8,6 @@ starting point, not a learned model.
 from __future__ import annotations
 
 import math
-import re
 
 from pointsman_server.decision.tokens import last_user_text
 from pointsman_server.domain.plan import Complexity, Factor
@@ -22,43 +21,29 @@ _INTERCEPT = -1.6
 _MAX_ASK_CHARS = 4_000
 """Only this much of the ask is looked at, its head and its tail: the rest is material."""
 
-_Terms = tuple[tuple[str, re.Pattern[str]], ...]
+_DEEP = frozenset(
+    "prove proof proofs derive derivation counterexample trade tradeoff tradeoffs architecture deadlock deadlocks "
+    "race distributed consistency consistent consensus optimise optimize optimal optimum schedule scheduling "
+    "differential diagnosis liability negligence hypothesis methodology strategy threat algorithm complexity "
+    "concurrency concurrent downtime asymptotic root theorem".split()
+)
+_STEPS = frozenset(
+    "explain compare write implement refactor debug fix summarise summarize summary plan analyse analyze analysis "
+    "design solve calculate compute draft outline test tests query script function class describe".split()
+)
+_CONSTRAINTS = frozenset("must should without only exactly except unless between least most never always".split())
+_ITEMS = ("\n- ", "\n* ", "\n1. ", "\n1) ")
+_CODE = ("```", "def ", ";\n", "{\n")
+_MATHS = ("=", "<", ">", "≤", "≥", "∑", "∫", "√", "^")
+"""Marks, looked for in the lower-cased ask; each counts once, however often it stands there."""
 
-
-def _terms(*patterns: str) -> _Terms:
-    """Whole-word patterns, each with the letters it begins with; a text without those need not be searched.
-
-    The word's beginning is asserted after its first letter: a pattern that starts with a letter is searched ten times
-    faster than one that starts with an assertion.
-    """
-    return tuple(
-        (re.split(r"[^a-z ]", word)[0], re.compile(rf"{word[0]}(?<!\w{word[0]}){word[1:]}\b")) for word in patterns
-    )
-
-
-_DEEP = _terms(
-    "prove", "proof", "derive", "counterexample", r"trade-?offs?", "architecture", "root cause", "race condition",
-    "deadlock", "distributed", r"consisten\w+", "zero[- ]downtime", "optimi[sz]e", r"schedul\w+", "threat model",
-    "differential diagnosis", r"liabilit\w+", "experiment design", "strategy", "algorithm", "complexity",
-)  # fmt: skip
-_STEPS = _terms(
-    "explain", "compare", "write", "implement", "refactor", "debug", "fix", "summari[sz]e", "plan", "analy[sz]e",
-    "design", "solve", "calculate", "convert", "draft", "outline", "test", "query", "script", "function", "class",
-)  # fmt: skip
-_CONSTRAINTS = _terms(
-    "must", "should", "at most", "at least", "without", "only", "no more than", "exactly", "except", "unless", "between"
-)  # fmt: skip
-_LIST_ITEM = re.compile(r"\n[ \t]*(?:[-*]|\d+[.)])(?=\s)")
-_CODE = re.compile(r"```|\bdef \w+\(|\bclass \w+[:({]|\bSELECT\b.{1,300}?\bFROM\b|[;{}]\s*$", re.MULTILINE)
-_CODE_SIGNS = ("```", "def ", "class ", "SELECT", ";", "{", "}")
-"""Without one of these nothing can match `_CODE`."""
-_MATHS = re.compile(r"[=<>≤≥∑∫√^]|\\\w+\{|\d\s*[-+*/]\s*\d")
+_TO_SPACES = str.maketrans(dict.fromkeys(".,;:!?()[]{}\"'`*/-", " "))
 
 
 def judge_complexity(request: CompletionRequest) -> Complexity:
     """Score, band and factors of this request. Time is bounded whatever the length of the text."""
     ask = _head_and_tail(last_user_text(request.messages))
-    factors = tuple(Factor(name, round(value, 3)) for name, value in _weigh(request, ask) if value)
+    factors = tuple(Factor(name, value) for name, value in _weigh(request, ask) if value)
     score = round(1.0 / (1.0 + math.exp(-(_INTERCEPT + sum(factor.value for factor in factors)))), 4)
     return Complexity(score, tier_of(score), factors)
 
@@ -78,24 +63,22 @@ def _head_and_tail(text: str) -> str:
 
 
 def _weigh(request: CompletionRequest, ask: str) -> tuple[tuple[str, float], ...]:
-    words, text = len(ask.split()), ask.lower()
+    lowered = ask.lower()
+    words = lowered.translate(_TO_SPACES).split()
+    distinct = frozenset(words)
     generation = request.generation
     effort = {ReasoningEffort.HIGH: 1.2, ReasoningEffort.MEDIUM: 0.6, ReasoningEffort.LOW: 0.2}
     return (
-        ("length_of_ask", min(math.log1p(words) * 0.22, 1.2)),
-        ("deep_words", min(_count(_DEEP, text) * 0.8, 2.4)),
-        ("step_words", min(_count(_STEPS, text) * 0.35, 1.05)),
-        ("constraints", min((_count(_CONSTRAINTS, text) + len(_LIST_ITEM.findall(f"\n{text}"))) * 0.2, 1.2)),
-        ("code", min(_count_code(ask) * 0.25, 0.75)),
-        ("mathematics", min(len(_MATHS.findall(ask)) * 0.1, 0.6)),
+        ("length_of_ask", min(math.log1p(len(words)) * 0.22, 1.2)),
+        ("deep_words", min(len(_DEEP & distinct) * 0.8, 2.4)),
+        ("step_words", min(len(_STEPS & distinct) * 0.35, 1.05)),
+        ("constraints", min((len(_CONSTRAINTS & distinct) + _count(_ITEMS, lowered)) * 0.25, 1.2)),
+        ("code", min(_count(_CODE, lowered) * 0.25, 0.75)),
+        ("mathematics", min(_count(_MATHS, lowered) * 0.15, 0.6)),
         ("tools", 0.3 if generation.tools else 0.0),
         ("reasoning_effort", effort.get(generation.reasoning_effort, 0.0) if generation.reasoning_effort else 0.0),
     )
 
 
-def _count(terms: _Terms, text: str) -> int:
-    return sum(len(pattern.findall(text)) for beginning, pattern in terms if beginning in text)
-
-
-def _count_code(ask: str) -> int:
-    return len(_CODE.findall(ask)) if any(sign in ask for sign in _CODE_SIGNS) else 0
+def _count(marks: tuple[str, ...], text: str) -> int:
+    return sum([mark in text for mark in marks])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pointsman_server.decision.complexity import judge_complexity
-from pointsman_server.decision.filters import Needs, reject, work_out_needs
-from pointsman_server.decision.scoring import cost_of, rank
+from pointsman_server.decision.filters import Needs, reject, rules_for, work_out_needs
+from pointsman_server.decision.scoring import Costing, cost_of, rank
 from pointsman_server.domain.catalog import Deployment, Snapshot
 from pointsman_server.domain.errors import (
     ContextOverflow,
@@ -15,7 +15,7 @@ from pointsman_server.domain.errors import (
     UnsupportedContent,
 )
 from pointsman_server.domain.health import HealthView
-from pointsman_server.domain.plan import Candidate, ExclusionReason, Rejection, RoutePlan, TokenEstimate
+from pointsman_server.domain.plan import ExclusionReason, Rejection, RoutePlan, TokenEstimate
 from pointsman_server.domain.request import CompletionRequest
 
 _CHOSEN_BY_CALLER = frozenset(
@@ -38,7 +38,7 @@ def decide(request: CompletionRequest, snapshot: Snapshot, health: HealthView, t
     if not costed:
         raise _nobody(needs, snapshot, rejections)
     return RoutePlan(
-        candidates=rank(costed, request, snapshot, complexity.tier),
+        candidates=rank(costed, request, snapshot, complexity.tier, health),
         rejections=rejections,
         complexity=complexity,
         input_tokens=tokens,
@@ -46,19 +46,17 @@ def decide(request: CompletionRequest, snapshot: Snapshot, health: HealthView, t
     )
 
 
-def _sift(needs: Needs, snapshot: Snapshot) -> tuple[list[Candidate], tuple[Rejection, ...]]:
-    candidates: list[Candidate] = []
+def _sift(needs: Needs, snapshot: Snapshot) -> tuple[list[Costing], tuple[Rejection, ...]]:
+    costings: list[Costing] = []
     rejections: list[Rejection] = []
+    rules = rules_for(needs)
     for deployment in snapshot.deployments.values():
-        rejection = reject(needs, deployment)
-        if rejection is None:
-            costed = cost_of(deployment, needs.request, snapshot, needs.tokens, needs.health)
-            if isinstance(costed, Candidate):
-                candidates.append(costed)
-                continue
-            rejection = costed
-        rejections.append(rejection)
-    return candidates, tuple(rejections)
+        verdict = reject(rules, needs, deployment) or cost_of(deployment, needs.request, snapshot, needs.tokens)
+        if isinstance(verdict, Costing):
+            costings.append(verdict)
+        else:
+            rejections.append(verdict)
+    return costings, tuple(rejections)
 
 
 def _nobody(

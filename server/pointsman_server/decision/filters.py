@@ -9,7 +9,7 @@ from pointsman_server.domain.catalog import Deployment, Snapshot
 from pointsman_server.domain.health import HealthView
 from pointsman_server.domain.message import ImagePart
 from pointsman_server.domain.plan import ExclusionReason, Rejection, TokenEstimate
-from pointsman_server.domain.request import Capability, CompletionRequest, ReasoningEffort
+from pointsman_server.domain.request import Capability, CompletionRequest, DataClass, ReasoningEffort
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +64,28 @@ def implied_capabilities(request: CompletionRequest) -> frozenset[Capability]:
     return frozenset(implied)
 
 
-def reject(needs: Needs, deployment: Deployment) -> Rejection | None:
+def rules_for(needs: Needs) -> tuple[Rule, ...]:
+    """The rules that can say anything about this request, in their order; most requests demand little."""
+    constraints = needs.request.constraints
+    speaks = (
+        (_pinned, needs.pinned_id),
+        (_denied, needs.denied_ids),
+        (_allowed, needs.allowed_ids),
+        (_tier, needs.request.tier),
+        (_data_class, constraints.data_class > DataClass.PUBLIC),
+        (_region, constraints.regions),
+        (_capabilities, needs.capabilities),
+        (_context_window, True),
+        (_first_token, constraints.max_first_token_seconds is not None),
+        (_provider_usable, True),
+        (_healthy, needs.health.rejections),
+    )
+    return tuple(rule for rule, can_speak in speaks if can_speak)
+
+
+def reject(rules: tuple[Rule, ...], needs: Needs, deployment: Deployment) -> Rejection | None:
     """The first reason why this deployment may not answer; None when it may."""
-    for rule in RULES:
+    for rule in rules:
         rejection = rule(needs, deployment)
         if rejection is not None:
             return rejection
@@ -161,18 +180,3 @@ def _provider_usable(needs: Needs, deployment: Deployment) -> Rejection | None:
 
 def _healthy(needs: Needs, deployment: Deployment) -> Rejection | None:
     return needs.health.unavailable(deployment.id)
-
-
-RULES: tuple[Rule, ...] = (
-    _pinned,
-    _denied,
-    _allowed,
-    _tier,
-    _data_class,
-    _region,
-    _capabilities,
-    _context_window,
-    _first_token,
-    _provider_usable,
-    _healthy,
-)

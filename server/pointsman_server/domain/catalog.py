@@ -74,10 +74,16 @@ class Price:
     steps: tuple[tuple[int, Rates], ...]
     per_request_micro_usd: int = 0
 
+    def tokens_cost_micro_usd(self, input_tokens: int, output_tokens: int) -> int:
+        """The cost of so many uncached tokens, rounded up; what a decision needs, without the detour over `Usage`."""
+        rates = self.rates_for(input_tokens)
+        total = input_tokens * rates.input + output_tokens * rates.output
+        return -(-total // TOKENS_PER_PRICE_UNIT) + self.per_request_micro_usd
+
     def rates_for(self, input_tokens: int) -> Rates:
         """The rates that apply to a call with this much input."""
         rates = self.steps[0][1]
-        for above_tokens, step_rates in self.steps:
+        for above_tokens, step_rates in self.steps[1:]:
             if input_tokens > above_tokens:
                 rates = step_rates
         return rates

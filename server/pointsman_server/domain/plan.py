@@ -1,9 +1,13 @@
-"""The decision: who may answer, in which order, and why everybody else may not."""
+"""The decision: who may answer, in which order, and why everybody else may not.
+
+What a decision makes many of is a named tuple: as immutable as a frozen dataclass, and made in a quarter of the time.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from pointsman_server.domain.catalog import Deployment
 from pointsman_server.domain.request import Tier
@@ -36,8 +40,7 @@ class TokenEstimate:
     upper_bound: int
 
 
-@dataclass(frozen=True, slots=True)
-class Factor:
+class Factor(NamedTuple):
     """One thing that moved a score, with what it added."""
 
     name: str
@@ -53,8 +56,7 @@ class Complexity:
     factors: tuple[Factor, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A deployment that may answer. Costs are for the expected answer and for the longest allowed one."""
 
     deployment: Deployment
@@ -67,8 +69,7 @@ class Candidate:
     max_output_tokens: int
 
 
-@dataclass(frozen=True, slots=True)
-class Rejection:
+class Rejection(NamedTuple):
     """A deployment that may not answer; `detail` names the numbers and the remedy, never the prompt."""
 
     deployment_id: str

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from pointsman_server.decision.tokens import TYPICAL_IMAGE_TOKENS, estimate_tokens, framing_tokens, texts_of
+from pointsman_server.decision.tokens import (
+    MOST_IMAGE_TOKENS,
+    TYPICAL_IMAGE_TOKENS,
+    estimate_tokens,
+    framing_tokens,
+    texts_of,
+)
 from pointsman_server.domain.call import Call
 from pointsman_server.domain.catalog import Snapshot
 from pointsman_server.domain.plan import TokenEstimate
@@ -16,6 +22,8 @@ ON_LOOP_BYTES = 16_384
 
 OTHER_TOKENIZER_MARGIN = 1.25
 """Other vendors' tokenizers make up to about a quarter more tokens of the same text than the one counted with."""
+
+_FRAMING_MARGIN_TOKENS = 16
 
 
 async def count_input(call: Call, counter: TokenCounter) -> TokenEstimate:
@@ -39,5 +47,6 @@ def _smallest_window(snapshot: Snapshot) -> int:
 
 
 def _count(request: CompletionRequest, counter: TokenCounter) -> TokenEstimate:
-    counted = sum(counter.count(text) for text in texts_of(request)) + framing_tokens(request, TYPICAL_IMAGE_TOKENS)
-    return TokenEstimate(counted, exact=True, upper_bound=int(counted * OTHER_TOKENIZER_MARGIN) + 16)
+    counted = sum(counter.count(text) for text in texts_of(request))
+    most = int(counted * OTHER_TOKENIZER_MARGIN) + framing_tokens(request, MOST_IMAGE_TOKENS) + _FRAMING_MARGIN_TOKENS
+    return TokenEstimate(counted + framing_tokens(request, TYPICAL_IMAGE_TOKENS), exact=True, upper_bound=most)

@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+
 from kit.command_line import Cli, serving, simulated_policy
 
 MODELS = (

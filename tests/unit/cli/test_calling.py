@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import grpc
 import pytest
+
 from pointsman_client import (
     BudgetExceeded,
     DeadlineExceeded,

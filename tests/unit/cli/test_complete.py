@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
+
 from kit.command_line import Cli
+from pointsman_server.cli import complete
 
 SIMULATED = "This is a simulated answer: no language model was asked."
 
@@ -119,3 +122,10 @@ def test_a_refused_key_is_the_operators_matter(cli: Cli, server: str) -> None:
     assert result.exit_code == 1
     assert "reason: PROVIDER_AUTH (INTERNAL)" in result.stderr
     assert "`pointsman preflight`" in result.stderr
+
+
+def test_an_answer_steers_no_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for is_terminal, shown in ((True, "a\\x1b[31mb\n"), (False, "a\x1b[31mb\n")):
+        monkeypatch.setattr(sys.stdout, "isatty", lambda is_terminal=is_terminal: is_terminal)
+        complete._write("a\x1b[31mb\n")
+        assert capsys.readouterr().out == shown

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from pointsman_server.cli.configuration import ConfigurationError, environment, read_policy, read_settings
 
 

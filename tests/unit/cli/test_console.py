@@ -5,6 +5,7 @@ import unicodedata
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from pointsman_server.cli.console import as_shown, count, make_table, open_console, seconds, usd, without_controls
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import pytest
+
 from pointsman.v1.answer_pb2 import Warning
 from pointsman.v1.completion_pb2 import TIER_LIGHT
 from pointsman.v1.decision_pb2 import ChosenDeployment, Complexity, Factor, RankedDeployment, RouteDecision

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 from click.testing import Result
+
 from kit.command_line import Cli
 from pointsman_server.bootstrap.policies import shipped_policy
 

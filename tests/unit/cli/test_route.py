@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from kit.command_line import Cli
 
 
@@ -28,7 +29,7 @@ def test_the_decision_is_shown_whole(cli: Cli, server: str) -> None:
     lines = [line.rstrip() for line in result.stdout.splitlines()]
     assert lines[0] == "chosen      sim-fast  sim-fast, standard tier (simulated: no language model answers)"
     assert [line.split()[0] for line in lines[1:6]] == ["input", "policy", "decided", "decision", "request"]
-    ranking = lines.index("May answer, best first") + 2
+    ranking = lines.index("Ranked, best first") + 2
     assert [line.split()[0] for line in lines[ranking : ranking + 2]] == ["sim-fast", "sim-cited"]
     assert "tier_fit=" in lines[ranking]
     assert "$0.0004" in lines[ranking]

@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+
 from kit.command_line import Cli
 
 BAD_POLICY = str(Path(__file__).parents[1] / "config" / "bad" / "many_at_once.yaml")

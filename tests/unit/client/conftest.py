@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from kit.client_backends import BACKENDS, CALLERS, Backend, Caller
+from kit.client_backends import BACKENDS, Backend
+from kit.client_callers import CALLERS, Caller
 
 
 @pytest.fixture(params=BACKENDS)

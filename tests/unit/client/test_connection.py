@@ -9,6 +9,7 @@ import pytest
 
 from pointsman_client import AsyncClient, Client
 from pointsman_client._connection import CHANNEL_OPTIONS, Connection, is_local
+from pointsman_client._settings import Settings
 
 LOCAL = [
     "localhost:50051", "localhost", "127.0.0.1:50051", "127.8.9.10:1", "[::1]:50051", "::1", "unix:/run/x.sock",
@@ -80,6 +81,10 @@ def test_given_options_win() -> None:
 def test_settings_that_make_no_sense_are_refused(make: Any, target: str, options: dict[str, Any], said: str) -> None:
     with pytest.raises(ValueError, match=said):
         make(target, **options)
+
+
+def test_no_key_is_sent_when_there_is_none() -> None:
+    assert Settings.of("localhost:1", {"api_key": None}).defaults.metadata(()) == ()
 
 
 @pytest.mark.parametrize("make", [Client, AsyncClient])

@@ -206,6 +206,12 @@ def test_metadata_and_trace_context_go_together() -> None:
     assert metadata_from({"metadata": [("a", "1")], "traceparent": "00-x"}) == (("a", "1"), ("traceparent", "00-x"))
 
 
+def test_a_prompt_of_no_known_form_is_refused() -> None:
+    prompt: Any = None
+    with pytest.raises(TypeError, match=r"the prompt must be a str, a Message, .* not NoneType"):
+        completion_from(prompt, {})
+
+
 def test_messages_are_copied() -> None:
     message = Message(role=ROLE_USER)
     spec = completion_from([message], {})

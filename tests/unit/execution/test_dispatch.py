@@ -109,11 +109,6 @@ class TestWindow:
 
 
 class TestTime:
-    def test_no_attempt_begins_without_enough_time(self) -> None:
-        ran = run({"a": (Wait(0.97), DOWN), "b": answers("B")}, deadline=1.0, of={"a": {"capabilities": EVERYTHING}})
-        assert ran.asked == ["a"]
-        assert isinstance(ran.error, (DeadlineExceeded, AttemptsFailed))
-
     @pytest.mark.parametrize(("left", "begins"), [(0.05, True), (0.049, False), (0.0, False), (-1.0, False)])
     def test_fifty_milliseconds_are_enough(self, left: float, begins: bool) -> None:
         ran = run({"a": answers("A")}, deadline=left)

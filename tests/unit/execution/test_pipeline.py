@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from kit.catalog import call, deployment, price, request, snapshot
+from kit.clock import CountingIds, LoopClock, in_virtual_time
+from kit.scripted import CharacterCounter, Hang, ScriptedAdapter, Step, Wait, answers, says, used
+from pointsman_server.adapters.stores.memory_ledger import MemoryLedger
+from pointsman_server.domain.call import AttemptOutcome, Call, CallEvent, Completed, Completion, Decided, Relay
+from pointsman_server.domain.errors import AttemptsFailed, DeadlineExceeded, NoEligibleDeployment, StreamInterrupted
+from pointsman_server.domain.errors import Step as Journey
+from pointsman_server.domain.faults import FaultKind, ProviderFault
+from pointsman_server.domain.request import RoutingConstraints
+from pointsman_server.execution.dispatch import Dispatcher
+from pointsman_server.execution.health import HealthBoard
+from pointsman_server.execution.pipeline import Pipeline
+
+DOWN = ProviderFault(FaultKind.UNAVAILABLE, "down")
+
+
+@dataclass
+class WatchedLedger(MemoryLedger):
+    """Remembers what was set aside for whom."""
+
+    reserved: list[tuple[str, int]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+
+    def reserve(self, request_id: str, worst_cost_micro_usd: int) -> Any:
+        self.reserved.append((request_id, worst_cost_micro_usd))
+        return super().reserve(request_id, worst_cost_micro_usd)
+
+
+@dataclass
+class House:
+    """A pipeline over deployments `d0`, `d1`, … which follow scripts; the cheaper ones come first."""
+
+    scripts: Sequence[Sequence[Step]]
+    ledger: WatchedLedger = field(default_factory=WatchedLedger)
+
+    def __post_init__(self) -> None:
+        self.adapters = [ScriptedAdapter(script) for script in self.scripts]
+        self.clock = LoopClock()
+        self.health = HealthBoard(self.clock)
+        prices = [(place + 1) * 1_000_000 for place in range(len(self.scripts))]
+        self.deployments = [deployment(f"d{n}", of={"price": price(rate, rate)}) for n, rate in enumerate(prices)]
+        by_provider = {one.provider.id: adapter for one, adapter in zip(self.deployments, self.adapters, strict=True)}
+        counter = CharacterCounter()
+        dispatcher = Dispatcher(by_provider, self.health, counter, self.clock)
+        self.pipeline = Pipeline(dispatcher, self.health, self.ledger, counter, self.clock, CountingIds())
+
+    def call(self, deadline: float = 1e6, **changes: Any) -> Call:
+        """A call of this house."""
+        return call(snapshot(*self.deployments), deadline, **changes)
+
+    @property
+    def calls(self) -> int:
+        """How many calls were made to providers."""
+        return sum(len(adapter.calls) for adapter in self.adapters)
+
+    def holds_nothing(self) -> bool:
+        """Whether no money is set aside and no connection is open."""
+        return not self.ledger.reserved_micro_usd and not any(adapter.open_exchanges for adapter in self.adapters)
+
+
+def do(work: Callable[[], Awaitable[Any]]) -> Any:
+    async def go() -> Any:
+        return await work()
+
+    return in_virtual_time(go())
+
+
+def complete(house: House, **changes: Any) -> Completion:
+    done = do(lambda: house.pipeline.complete(house.call(**changes)))
+    assert isinstance(done, Completion)
+    return done
+
+
+def stream(house: House, **changes: Any) -> list[CallEvent]:
+    events: list[CallEvent] = []
+
+    async def go() -> None:
+        async with aclosing(house.pipeline.stream(house.call(**changes))) as running:
+            async for event in running:
+                events.append(event)
+
+    in_virtual_time(go())
+    return events
+
+
+class TestRoute:
+    def test_it_decides_and_nothing_else(self) -> None:
+        house = House([answers("A"), answers("B")])
+        decision = do(lambda: house.pipeline.route(house.call()))
+        assert [one.deployment.id for one in decision.plan.candidates] == ["d0", "d1"]
+        assert (decision.id, decision.latency_seconds) == ("dec_1", 0.0)
+        assert (house.calls, house.ledger.reserved, house.ledger.booked_micro_usd) == (0, [], 0)
+
+    def test_health_is_looked_at(self) -> None:
+        house = House([answers("A"), answers("B")])
+
+        async def go() -> Any:
+            house.health.failed("d0", ProviderFault(FaultKind.RATE_LIMITED, "x", retry_after_seconds=9.0))
+            return await house.pipeline.route(house.call())
+
+        decision = in_virtual_time(go())
+        assert [one.deployment_id for one in decision.plan.rejections] == ["d0"]
+
+    @pytest.mark.parametrize("deadline", [0.0, -1.0])
+    def test_too_late(self, deadline: float) -> None:
+        house = House([answers("A")])
+        with pytest.raises(DeadlineExceeded) as caught:
+            do(lambda: house.pipeline.route(house.call(deadline)))
+        assert caught.value.step is Journey.DECIDE
+
+
+class TestComplete:
+    def test_the_whole_answer(self) -> None:
+        house = House([answers("Hello")])
+        done = complete(house)
+        assert (done.reply.text, done.request_id, done.cost_micro_usd) == ("Hello", "req_test", 150)
+        assert [attempt.outcome for attempt in done.attempts] == [AttemptOutcome.SUCCEEDED]
+        assert not house.adapters[0].calls[0].stream
+        assert house.holds_nothing()
+
+    def test_money_is_set_aside_for_the_dearest_candidate_and_the_cost_is_booked(self) -> None:
+        house = House([answers("A"), answers("B")])
+        done = complete(house)
+        dearest = max(one.worst_cost_micro_usd for one in done.decision.plan.candidates)
+        assert house.ledger.reserved == [("req_test", dearest)]
+        assert house.ledger.booked_micro_usd == done.cost_micro_usd == 150
+
+    def test_a_fallback_is_booked_with_what_the_first_cost(self) -> None:
+        house = House([(used(10, 0), DOWN), answers("B")])
+        done = complete(house)
+        assert done.reply.text == "B"
+        assert house.ledger.booked_micro_usd == done.cost_micro_usd == 10 + 300
+
+    def test_a_failure_books_what_was_reported(self) -> None:
+        house = House([(used(10, 5), DOWN), (DOWN,)])
+        with pytest.raises(AttemptsFailed):
+            complete(house)
+        assert house.ledger.booked_micro_usd == 15
+        assert house.holds_nothing()
+
+    def test_nobody_to_ask_sets_nothing_aside(self) -> None:
+        house = House([answers("A")])
+        limits = RoutingConstraints(denied_deployments=frozenset({"d0"}))
+        with pytest.raises(NoEligibleDeployment):
+            complete(house, request=request(constraints=limits))
+        assert (house.ledger.reserved, house.calls) == ([], 0)
+
+    def test_a_deadline_in_the_middle_books_what_was_reported(self) -> None:
+        house = House([(used(8, None), Hang())])
+        with pytest.raises(DeadlineExceeded):
+            complete(house, deadline=5.0)
+        assert house.ledger.booked_micro_usd == 8
+        assert house.holds_nothing()
+
+    def test_an_unforeseen_error_holds_nothing_either(self) -> None:
+        house = House([(used(8, None), RuntimeError("bug"))])
+        with pytest.raises(RuntimeError, match="bug"):
+            complete(house)
+        assert house.ledger.booked_micro_usd == 8
+        assert house.holds_nothing()
+
+
+class TestStream:
+    def test_the_decision_first_the_whole_answer_last(self) -> None:
+        house = House([(says("Hel"), says("lo"), used(100, 50), *answers("!"))])
+        events = stream(house)
+        assert [type(event) for event in events] == [Decided, Relay, Relay, Relay, Completed]
+        last = events[-1]
+        assert isinstance(last, Completed)
+        assert last.completion.reply.text == "Hello!"
+        assert house.ledger.booked_micro_usd == last.completion.cost_micro_usd == 150
+        assert house.holds_nothing()
+
+    def test_it_tells_the_same_as_a_whole_answer(self) -> None:
+        last = stream(House([answers("Hello")]))[-1]
+        assert isinstance(last, Completed)
+        whole = complete(House([answers("Hello")]))
+        assert (last.completion.reply, last.completion.usage) == (whole.reply, whole.usage)
+
+    def test_an_interruption_books_what_was_reported(self) -> None:
+        house = House([(says("Hel"), used(100, 3), DOWN)])
+        with pytest.raises(StreamInterrupted) as caught:
+            stream(house)
+        assert house.ledger.booked_micro_usd == caught.value.cost_micro_usd == 103
+        assert house.holds_nothing()
+
+
+def leave(house: House, seconds: float, work: Callable[[], Awaitable[Any]]) -> None:
+    """Cancels the work after so long; the check is made at once, before any clean-up in the background."""
+
+    async def go() -> None:
+        task = asyncio.ensure_future(work())
+        await asyncio.sleep(seconds)
+        assert house.ledger.reserved_micro_usd > 0
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert house.holds_nothing()
+
+    in_virtual_time(go())
+
+
+class TestLeaving:
+    def test_a_cancelled_answer(self) -> None:
+        house = House([(used(20, None), Wait(5.0), *answers("x"))])
+        leave(house, 2.0, lambda: house.pipeline.complete(house.call()))
+        assert house.ledger.booked_micro_usd == 20
+
+    def test_a_cancelled_stream(self) -> None:
+        house = House([(used(20, None), says("x"), Hang())])
+
+        async def consume() -> None:
+            async with aclosing(house.pipeline.stream(house.call())) as events:
+                async for _ in events:
+                    pass
+
+        leave(house, 2.0, consume)
+        assert house.ledger.booked_micro_usd == 20
+
+    def test_a_stream_closed_between_events(self) -> None:
+        house = House([(used(20, None), says("x"), Hang())])
+
+        async def go() -> None:
+            events = house.pipeline.stream(house.call())
+            assert isinstance(await anext(events), Decided)
+            assert isinstance(await anext(events), Relay)
+            assert house.ledger.reserved_micro_usd > 0
+            await events.aclose()
+            assert house.holds_nothing()
+
+        in_virtual_time(go())
+        assert house.ledger.booked_micro_usd == 20
+
+    def test_a_stream_closed_after_the_decision_spends_nothing(self) -> None:
+        house = House([answers("A")])
+
+        async def go() -> None:
+            events = house.pipeline.stream(house.call())
+            await anext(events)
+            await events.aclose()
+
+        in_virtual_time(go())
+        assert (house.calls, house.ledger.reserved) == (0, [])
+
+
+def test_many_calls_at_once_keep_their_accounts_apart() -> None:
+    house = House([(Wait(1.0), *answers("Hello"))])
+
+    async def go() -> list[Completion]:
+        return await asyncio.gather(*(house.pipeline.complete(house.call()) for _ in range(20)))
+
+    done = in_virtual_time(go())
+    assert {one.reply.text for one in done} == {"Hello"}
+    assert len({one.decision.id for one in done}) == 20
+    assert house.ledger.booked_micro_usd == 20 * 150
+    assert house.holds_nothing()

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import orjson
@@ -19,7 +20,7 @@ from bench.machine import cores, on_core
 
 ROOT = Path(__file__).resolve().parent.parent
 
-_READY_SECONDS = 60.0
+_END_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,19 +75,21 @@ def _port(line: str) -> str:
 @contextmanager
 def _started(command: Sequence[str], core: int | None, environ: Mapping[str, str], read: Any) -> Iterator[Server]:
     started_at = time.monotonic()
-    with on_core(core):
-        process = subprocess.Popen(  # noqa: S603 - our own modules
-            command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, cwd=ROOT, env=_environment(environ)
-        )
-    try:
-        assert process.stdout is not None  # noqa: S101 - it is a pipe
-        line = process.stdout.readline()
-        if not line:
-            raise RuntimeError(f"{' '.join(command[1:3])} did not start")
-        yield Server(process.pid, read(line), time.monotonic() - started_at)
-    finally:
-        process.terminate()
-        process.wait(_READY_SECONDS)
+    with TemporaryFile("w+") as log:
+        with on_core(core):
+            process = subprocess.Popen(  # noqa: S603 - our own modules
+                command, stdout=subprocess.PIPE, stderr=log, text=True, cwd=ROOT, env=_environment(environ)
+            )
+        try:
+            assert process.stdout is not None  # noqa: S101 - it is a pipe
+            line = process.stdout.readline()
+            if not line:
+                log.seek(0)
+                raise RuntimeError(f"{' '.join(command[1:3])} did not start:\n{log.read()}")
+            yield Server(process.pid, read(line), time.monotonic() - started_at)
+        finally:
+            process.terminate()
+            process.wait(_END_SECONDS)
 
 
 def _environment(changes: Mapping[str, str]) -> dict[str, str]:

@@ -22,16 +22,82 @@ _MAX_ASK_CHARS = 4_000
 """Only this much of the ask is looked at, its head and its tail: the rest is material."""
 
 _DEEP = frozenset(
-    "prove proof proofs derive derivation counterexample trade tradeoff tradeoffs architecture deadlock deadlocks "
-    "race distributed consistency consistent consensus optimise optimize optimal optimum schedule scheduling "
-    "differential diagnosis liability negligence hypothesis methodology strategy threat algorithm complexity "
-    "concurrency concurrent downtime asymptotic root theorem".split()
+    [
+        "prove",
+        "proof",
+        "proofs",
+        "derive",
+        "derivation",
+        "counterexample",
+        "trade",
+        "tradeoff",
+        "tradeoffs",
+        "architecture",
+        "deadlock",
+        "deadlocks",
+        "race",
+        "distributed",
+        "consistency",
+        "consistent",
+        "consensus",
+        "optimise",
+        "optimize",
+        "optimal",
+        "optimum",
+        "schedule",
+        "scheduling",
+        "differential",
+        "diagnosis",
+        "liability",
+        "negligence",
+        "hypothesis",
+        "methodology",
+        "strategy",
+        "threat",
+        "algorithm",
+        "complexity",
+        "concurrency",
+        "concurrent",
+        "downtime",
+        "asymptotic",
+        "root",
+        "theorem",
+    ]
 )
 _STEPS = frozenset(
-    "explain compare write implement refactor debug fix summarise summarize summary plan analyse analyze analysis "
-    "design solve calculate compute draft outline test tests query script function class describe".split()
+    [
+        "explain",
+        "compare",
+        "write",
+        "implement",
+        "refactor",
+        "debug",
+        "fix",
+        "summarise",
+        "summarize",
+        "summary",
+        "plan",
+        "analyse",
+        "analyze",
+        "analysis",
+        "design",
+        "solve",
+        "calculate",
+        "compute",
+        "draft",
+        "outline",
+        "test",
+        "tests",
+        "query",
+        "script",
+        "function",
+        "class",
+        "describe",
+    ]
 )
-_CONSTRAINTS = frozenset("must should without only exactly except unless between least most never always".split())
+_CONSTRAINTS = frozenset(
+    ["must", "should", "without", "only", "exactly", "except", "unless", "between", "least", "most", "never", "always"]
+)
 _ITEMS = ("\n- ", "\n* ", "\n1. ", "\n1) ")
 _CODE = ("```", "def ", ";\n", "{\n")
 _MATHS = ("=", "<", ">", "≤", "≥", "∑", "∫", "√", "^")

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from google.protobuf.duration_pb2 import Duration
-from pointsman.v1 import answer_pb2, completion_pb2, decision_pb2
 
+from pointsman.v1 import answer_pb2, completion_pb2, decision_pb2
 from pointsman_server.domain.call import (
     Attempt,
     AttemptOutcome,

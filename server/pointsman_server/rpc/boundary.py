@@ -9,11 +9,9 @@ from __future__ import annotations
 import asyncio
 import inspect
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import structlog
@@ -28,7 +26,7 @@ OVERLOADED_RETRY_SECONDS = 0.5
 DRAINING_RETRY_SECONDS = 1.0
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
-_TRACEPARENT = re.compile(r"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+_TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _LIBRARY_SERVICES = ("/grpc.",)
 """Health checks and reflection are answered while the server is busy or going down."""
 
@@ -41,13 +39,13 @@ _Handler = Any
 _LOG = structlog.stdlib.get_logger("pointsman.rpc")
 
 
-@dataclass(frozen=True, slots=True)
-class CallInfo:
-    """What the border knows of a call."""
+class CallInfo(NamedTuple):
+    """What the border knows of a call; `traceparent` is "" when the caller sent none."""
 
     method: str
     request_id: str
     traceparent: str
+    metadata_entries: int
 
 
 CURRENT_CALL: ContextVar[CallInfo] = ContextVar("current_call")
@@ -61,14 +59,16 @@ class _Malformed:
 _MALFORMED = _Malformed()
 
 
-class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
-    """Wraps every handler. `max_concurrent_calls` counts the calls of our own services."""
+class Boundary:
+    """Wraps every handler as it is registered. `max_concurrent_calls` counts the calls of our own services.
+
+    Wrapping once, at registration, spares each call the library's interceptor machinery.
+    """
 
     def __init__(self, ids: Ids, clock: Clock, max_concurrent_calls: int) -> None:
         self._ids = ids
         self._clock = clock
         self._max_concurrent_calls = max_concurrent_calls
-        self._wrapped: dict[str, _Handler] = {}
         self._nobody_served = asyncio.Event()
         self._nobody_served.set()
         self.active_calls = 0
@@ -78,22 +78,12 @@ class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         """Waits until no call of our own services is being served."""
         await self._nobody_served.wait()
 
-    async def intercept_service(
-        self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[_Handler]],
-        handler_call_details: grpc.HandlerCallDetails,
-    ) -> _Handler:
-        """See grpc; handlers are wrapped once per method."""
-        method = handler_call_details.method
-        wrapped = self._wrapped.get(method)
-        if wrapped is None:
-            handler = await continuation(handler_call_details)
-            if handler is None:
-                return handler
-            wrapped = self._wrapped[method] = self._wrap(method, handler)
-        return wrapped
+    def guard(self, server: grpc.aio.Server) -> GuardedServer:
+        """The server as services see it when they register their handlers."""
+        return GuardedServer(server, self)
 
-    def _wrap(self, method: str, handler: _Handler) -> _Handler:
+    def wrap(self, method: str, handler: _Handler) -> _Handler:
+        """The handler behind the border; `method` is its full name, `/package.Service/Method`."""
         reader = _never_raising(handler.request_deserializer)
         writer = handler.response_serializer
         if handler.unary_unary:
@@ -103,18 +93,21 @@ class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
             return grpc.unary_stream_rpc_method_handler(self._guard(method, stream), reader, writer)
         if handler.stream_stream is None:
             raise TypeError(f"{method} takes a stream of requests and gives one answer, which no service here does")
-        stream = _as_writer(handler.stream_stream)
+        stream = _with_well_formed_requests(_as_writer(handler.stream_stream))
         return grpc.stream_stream_rpc_method_handler(self._guard(method, stream), reader, writer)
 
     def _guard(self, method: str, handle: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        counted = not method.startswith(_LIBRARY_SERVICES)
+        serve = handle if method.startswith(_LIBRARY_SERVICES) else self._counted(handle)
 
         async def guarded(request: Any, context: _Context) -> Any:
             info = self._open(method, request, context)
             started_at = self._clock.monotonic()
             try:
-                with self._admitted(request, context, counted=counted):
-                    return await handle(_checked(request), context)
+                if info.metadata_entries > MAX_METADATA_ENTRIES:
+                    raise TooMuchMetadata
+                if request is _MALFORMED:
+                    raise MalformedRequest
+                return await serve(request, context)
             except (asyncio.CancelledError, grpc.aio.AbortError):
                 raise
             except Exception as error:
@@ -122,55 +115,38 @@ class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
 
         return guarded
 
+    def _counted(self, handle: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        async def counted(request: Any, context: _Context) -> Any:
+            # Calls that are refused are not counted: a burst of them must not crowd out those that could be served.
+            if self.draining:
+                raise Draining(DRAINING_RETRY_SECONDS)
+            if self.active_calls >= self._max_concurrent_calls:
+                raise Overloaded(OVERLOADED_RETRY_SECONDS)
+            self.active_calls += 1
+            self._nobody_served.clear()
+            try:
+                return await handle(request, context)
+            finally:
+                self.active_calls -= 1
+                if not self.active_calls:
+                    self._nobody_served.set()
+
+        return counted
+
     def _open(self, method: str, request: Any, context: _Context) -> CallInfo:
-        metadata = dict(context.invocation_metadata() or ())
-        info = CallInfo(
-            method=method,
-            request_id=self._request_id(request, metadata),
-            traceparent=self._traceparent(metadata.get("traceparent")),
-        )
+        entries = context.invocation_metadata() or ()
+        metadata = dict(entries)
+        info = CallInfo(method, self._request_id(request, metadata), _traceparent(metadata), len(entries))
         CURRENT_CALL.set(info)
         context.set_trailing_metadata(((REQUEST_ID_KEY, info.request_id),))
         return info
 
     def _request_id(self, request: Any, metadata: dict[str, Any]) -> str:
         carrier = getattr(request, "completion", request)
-        for wanted in (getattr(carrier, "request_id", ""), metadata.get(REQUEST_ID_KEY, "")):
-            if isinstance(wanted, str) and _REQUEST_ID.fullmatch(wanted):
-                return wanted
+        wanted = getattr(carrier, "request_id", "") or metadata.get(REQUEST_ID_KEY, "")
+        if wanted and isinstance(wanted, str) and _REQUEST_ID.fullmatch(wanted):
+            return wanted
         return self._ids.new("req")
-
-    def _traceparent(self, given: object) -> str:
-        match = _TRACEPARENT.fullmatch(given) if isinstance(given, str) else None
-        if match is not None:
-            return match.group(0)
-        return f"00-{self._ids.new_hex(16)}-{self._ids.new_hex(8)}-01"
-
-    @contextmanager
-    def _admitted(self, request: Any, context: _Context, *, counted: bool) -> Iterator[None]:
-        self._require_admission(request, context, counted=counted)
-        # Calls that are refused are not counted: a burst of them must not crowd out the ones that could be served.
-        if not counted:
-            yield
-            return
-        self.active_calls += 1
-        self._nobody_served.clear()
-        try:
-            yield
-        finally:
-            self.active_calls -= 1
-            if not self.active_calls:
-                self._nobody_served.set()
-
-    def _require_admission(self, request: Any, context: _Context, *, counted: bool) -> None:
-        if counted and self.draining:
-            raise Draining(DRAINING_RETRY_SECONDS)
-        if counted and self.active_calls >= self._max_concurrent_calls:
-            raise Overloaded(OVERLOADED_RETRY_SECONDS)
-        if len(context.invocation_metadata() or ()) > MAX_METADATA_ENTRIES:
-            raise TooMuchMetadata
-        if request is _MALFORMED:
-            raise MalformedRequest
 
     async def _abort(self, error: Exception, info: CallInfo, context: _Context, seconds: float) -> None:
         status = status_of(error)
@@ -183,6 +159,41 @@ class Boundary(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]
         else:
             log.info("call_refused", error=type(error).__name__)
         await context.abort_with_status(_LibraryStatus(status, info.request_id))
+
+
+class GuardedServer:
+    """Stands where a server stands when services register, and puts their handlers behind the border."""
+
+    def __init__(self, server: grpc.aio.Server, boundary: Boundary) -> None:
+        self._server = server
+        self._boundary = boundary
+
+    def add_generic_rpc_handlers(self, generic_handlers: Sequence[Any]) -> None:
+        """See `grpc.aio.Server.add_generic_rpc_handlers`."""
+        self._server.add_generic_rpc_handlers([_GuardedHandlers(one, self._boundary) for one in generic_handlers])
+
+    def add_registered_method_handlers(self, service: str, handlers: dict[str, _Handler]) -> None:
+        """Generated code registers the same handlers here once more; the generic ones serve all calls."""
+
+
+class _GuardedHandlers(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # not generic in the library
+    """The handlers of one service; each is wrapped at its first call."""
+
+    def __init__(self, handlers: Any, boundary: Boundary) -> None:
+        self._handlers = handlers
+        self._boundary = boundary
+        self._wrapped: dict[str, _Handler] = {}
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> _Handler | None:
+        """See grpc."""
+        method = handler_call_details.method
+        wrapped = self._wrapped.get(method)
+        if wrapped is None:
+            handler = self._handlers.service(handler_call_details)
+            if handler is None:
+                return None
+            wrapped = self._wrapped[method] = self._boundary.wrap(method, handler)
+        return wrapped
 
 
 class _LibraryStatus(grpc.Status):
@@ -208,8 +219,16 @@ def _never_raising(read: Callable[[bytes], Any] | None) -> Callable[[bytes], Any
     return reader
 
 
-def _checked(request: Any) -> Any:
-    return _well_formed(request) if isinstance(request, AsyncIterator) else request
+def _traceparent(metadata: dict[str, Any]) -> str:
+    given = metadata.get("traceparent", "")
+    return given if given and isinstance(given, str) and _TRACEPARENT.fullmatch(given) else ""
+
+
+def _with_well_formed_requests(handle: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    async def checked(requests: AsyncIterator[Any], context: _Context) -> None:
+        await handle(_well_formed(requests), context)
+
+    return checked
 
 
 async def _well_formed(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:

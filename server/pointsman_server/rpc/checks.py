@@ -9,8 +9,8 @@ from typing import Any
 import jsonschema_rs
 import orjson
 from google.protobuf.struct_pb2 import Struct
-from pointsman.v1 import completion_pb2 as pb
 
+from pointsman.v1 import completion_pb2 as pb
 from pointsman_server.domain.errors import FieldProblem
 from pointsman_server.rpc.rules import is_blank
 from pointsman_server.rpc.struct import struct_to_dict

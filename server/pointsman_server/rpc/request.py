@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from pointsman.v1 import completion_pb2 as pb
 from pointsman.v1 import router_service_pb2
-
 from pointsman_server.domain.errors import FeatureUnavailable, FieldProblem, InvalidRequest
 from pointsman_server.domain.message import (
     ImagePart,

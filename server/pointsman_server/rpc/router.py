@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import aclosing
 from typing import Any
 
 from pointsman.v1 import answer_pb2, router_service_pb2, router_service_pb2_grpc
-
 from pointsman_server.domain.call import Call, FailoverMode
 from pointsman_server.domain.catalog import Snapshot
 from pointsman_server.domain.errors import FeatureUnavailable, FieldProblem
@@ -20,6 +19,8 @@ from pointsman_server.rpc.request import RouterRequest, read_request
 MARGIN_SHARE = 0.05
 MOST_MARGIN_SECONDS = 0.1
 """A call gives up this much before the caller's deadline, so that the typed error still reaches the caller."""
+
+_NO_HEADERS: Mapping[str, str] = {}
 
 _Context = Any
 """grpc.aio.ServicerContext; generic in the published types, not in the library."""
@@ -88,7 +89,7 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
             snapshot=self._snapshot(),
             deadline=self._clock.monotonic() + allowed_seconds,
             failover=failover,
-            headers={"traceparent": info.traceparent},
+            headers={"traceparent": info.traceparent} if info.traceparent else _NO_HEADERS,
         )
 
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
-from pointsman.v1 import rules_pb2
 
+from pointsman.v1 import rules_pb2
 from pointsman_server.domain.errors import FieldProblem
 
 MAX_PROBLEMS = 20

@@ -10,7 +10,8 @@ from typing import Any
 import grpc
 from google.protobuf.descriptor import ServiceDescriptor
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+
 from pointsman.v1 import (
     admin_service_pb2,
     embedding_service_pb2,
@@ -18,7 +19,6 @@ from pointsman.v1 import (
     router_service_pb2,
     router_service_pb2_grpc,
 )
-
 from pointsman_server.rpc.boundary import Boundary
 from pointsman_server.rpc.router import RouterServicer
 
@@ -61,11 +61,12 @@ class GrpcServer:
         self._boundary = boundary
         self._address = address
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in the published types
-        self._server = grpc.aio.server(interceptors=(boundary,), options=list(_OPTIONS))
-        router_service_pb2_grpc.add_RouterServiceServicer_to_server(router, self._server)
+        self._server = grpc.aio.server(options=list(_OPTIONS))
+        guarded: Any = boundary.guard(self._server)
+        router_service_pb2_grpc.add_RouterServiceServicer_to_server(router, guarded)
         for service in _UNSERVED:
-            self._server.add_generic_rpc_handlers((_unserved(service),))
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+            guarded.add_generic_rpc_handlers((_unserved(service),))
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, guarded)
         if offer_reflection:
             names = (
                 ROUTER_SERVICE,
@@ -73,7 +74,8 @@ class GrpcServer:
                 health.SERVICE_NAME,
                 reflection.SERVICE_NAME,
             )
-            reflection.enable_server_reflection(names, self._server)
+            reflector = reflection.aio.ReflectionServicer(names)  # type: ignore[attr-defined]
+            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflector, guarded)
 
     async def start(self) -> int:
         """Listens and reports itself as serving; returns the port. Raises `OSError` when the address is taken."""

@@ -14,8 +14,8 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
-from pointsman.v1.errors_pb2 import ErrorReason
 
+from pointsman.v1.errors_pb2 import ErrorReason
 from pointsman_server.domain import errors
 from pointsman_server.domain.faults import FaultKind
 from pointsman_server.domain.plan import Rejection

@@ -127,7 +127,7 @@ class TestImages:
 
     @pytest.mark.parametrize("media_type", IMAGES)
     def test_a_cut_image_is_none(self, media_type: str) -> None:
-        part = pb.Part(image=pb.Image(data=IMAGES[media_type][:-3], media_type=media_type))
+        part = pb.Part(image=pb.Image(data=IMAGES[media_type][:-8], media_type=media_type))
         assert told(check_conversation(pb.CompletionSpec(messages=[says(USER, part)])))
 
     def test_an_unknown_type_is_none(self) -> None:

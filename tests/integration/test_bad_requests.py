@@ -13,6 +13,7 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.struct_pb2 import Struct
+
 from kit.running import MODEL, RichError, compile_for_test, connected, router, running_service, spec, user
 from kit.upstream import HELLO, Script, Upstream, json_script, running_upstream
 from pointsman.v1 import completion_pb2 as pb

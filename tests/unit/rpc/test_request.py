@@ -257,7 +257,7 @@ def _changed(message: ProtoMessage, name: str) -> None:
 def _another(field: Any) -> Any:
     if field.type == field.TYPE_STRING:
         return ["other"] if field.is_repeated else "other"
-    value = 0.5 if field.type == field.TYPE_DOUBLE else 3 if field.enum_type is None else 1
+    value = 0.5 if field.type == field.TYPE_DOUBLE else 3 if field.enum_type is None else 2
     return [value] if field.is_repeated else value
 
 

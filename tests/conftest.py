@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from kit.traffic import COVERAGE
 
 
@@ -15,4 +16,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.line(f"{provider}: {count} exchanges equal to the official SDK's reading")
     for (provider, why), count in sorted(COVERAGE.left_out.items()):
         terminalreporter.line(f"{provider}: {count} left out: {why}")
-    terminalreporter.line(f"in all: {sum(COVERAGE.covered.values())} covered, {sum(COVERAGE.left_out.values())} left out")
+    terminalreporter.line(
+        f"in all: {sum(COVERAGE.covered.values())} covered, {sum(COVERAGE.left_out.values())} left out"
+    )

@@ -100,7 +100,6 @@ class Bench:
         return whole
 
 
-
 def snapshot_of(dialect: Dialect, base_url: str) -> Snapshot:
     url = base_url + PATH_OF_BASE_URL.get(dialect, "")
     provider = Provider(dialect.value, dialect, url, Secret("key-of-ours", "env:KEY"), simulated=True)

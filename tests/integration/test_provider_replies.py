@@ -244,11 +244,11 @@ class Streamed:
 
 async def stream(
     base_urls: dict[str, str],
+    timeouts: dict[str, float] | None = None,
     failover: answer_pb2.StreamFailover.ValueType = answer_pb2.STREAM_FAILOVER_UNSPECIFIED,
-    **timeouts: float,
 ) -> Streamed:
     seen = Streamed()
-    snapshot = one_deployment_each(base_urls, timeouts=timeouts)
+    snapshot = one_deployment_each(base_urls, timeouts=timeouts or {})
     async with running_service(snapshot) as service, connected(service) as channel:
         events = router(channel).StreamComplete(StreamCompleteRequest(completion=spec(), failover=failover), timeout=20)
         try:
@@ -282,7 +282,7 @@ async def test_before_the_first_token_another_provider_takes_over_unseen(row: st
     sound = sse_script(chunk("Hello"), chunk(" world"), chunk(finish="stop"))
     async with running_upstream(BEFORE_FIRST[row]) as broken, running_upstream(sound) as other:
         patience = {"first_token_seconds": 2.0} if row.startswith("69") else {}
-        seen = await stream({"first": broken.base_url, "second": other.base_url}, **patience)
+        seen = await stream({"first": broken.base_url, "second": other.base_url}, patience)
     assert seen.error is None
     assert seen.completed is not None
     assert seen.text == seen.completed.message.parts[0].text == "Hello world"
@@ -308,7 +308,7 @@ MIDWAY: dict[str, Script] = {
 async def test_a_broken_stream_is_never_ok(row: str) -> None:
     sound = sse_script(chunk("Hello world"), chunk(finish="stop"))
     async with running_upstream(MIDWAY[row]) as broken, running_upstream(sound) as other:
-        seen = await stream({"first": broken.base_url, "second": other.base_url}, idle_seconds=0.8)
+        seen = await stream({"first": broken.base_url, "second": other.base_url}, {"idle_seconds": 0.8})
         assert other.calls == 0
     assert seen.completed is None
     assert seen.text == "Hello wo"
@@ -322,7 +322,9 @@ async def test_a_broken_stream_starts_again_when_the_caller_chose_so(row: str) -
     sound = sse_script(chunk("Good "), chunk("day"), chunk(finish="stop"))
     async with running_upstream(MIDWAY[row]) as broken, running_upstream(sound) as other:
         seen = await stream(
-            {"first": broken.base_url, "second": other.base_url}, answer_pb2.STREAM_FAILOVER_RESTART, idle_seconds=0.8
+            {"first": broken.base_url, "second": other.base_url},
+            {"idle_seconds": 0.8},
+            answer_pb2.STREAM_FAILOVER_RESTART,
         )
     assert seen.error is None
     assert seen.completed is not None
@@ -423,7 +425,7 @@ def _scripted() -> dict[str, dict[str, Any]]:
 
 
 SCRIPTED = _scripted()
-SHORT = {
+SHORT: dict[str, dict[str, float]] = {
     "stream_stall_before_first": {"first_token_seconds": 1.0},
     "stream_stall_mid": {"idle_seconds": 0.8},
 }
@@ -435,7 +437,7 @@ async def test_scripted_faults(name: str) -> None:
     expect = row["expect"]
     async with running_upstream(script_of_fault(row)) as upstream:
         if row["stream"]:
-            seen = await stream({"first": upstream.base_url}, **SHORT.get(name, {}))
+            seen = await stream({"first": upstream.base_url}, SHORT.get(name, {}))
             text = seen.text if seen.error is None else None
             error = seen.error
             if seen.completed is not None:

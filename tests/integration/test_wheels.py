@@ -34,7 +34,7 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All three wheels, built from this tree."""
     folder = tmp_path_factory.mktemp("wheels")
     for part in ("protos", "client", "server"):
-        command = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", folder, ROOT / part]
+        command = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", str(folder), str(ROOT / part)]
         subprocess.run(command, check=True, capture_output=True)
     return folder
 
@@ -51,7 +51,7 @@ def install(python: Path, wheels: Path, *names: str) -> None:
     constraint = wheels / "constraint.txt"
     lines = (line.split(" ")[0] for line in pins.read_text().splitlines() if "==" in line)
     constraint.write_text("\n".join(lines))
-    command = [python, "-m", "pip", "install", "--quiet", "--constraint", constraint, *files]
+    command = [str(python), "-m", "pip", "install", "--quiet", "--constraint", str(constraint), *files]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode and "No matching distribution" in done.stderr and not _index_is_reachable(python):
         pytest.skip("the package index cannot be reached, so nothing can be installed into an empty environment")
@@ -59,12 +59,12 @@ def install(python: Path, wheels: Path, *names: str) -> None:
 
 
 def _index_is_reachable(python: Path) -> bool:
-    command = [python, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", python.parent, "six"]
+    command = [str(python), "-m", "pip", "download", "--quiet", "--no-deps", "--dest", str(python.parent), "six"]
     return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def run(python: Path, code: str) -> str:
-    return subprocess.run([python, "-c", code], check=True, capture_output=True, text=True).stdout
+    return subprocess.run([str(python), "-c", code], check=True, capture_output=True, text=True).stdout
 
 
 def test_protos_alone(wheels: Path, tmp_path: Path) -> None:
@@ -85,14 +85,14 @@ def test_server_alone_serves_its_demonstration(wheels: Path, tmp_path: Path) -> 
     pointsman = python.parent / "pointsman"
     address = f"127.0.0.1:{free_port()}"
     server = subprocess.Popen(
-        [pointsman, "serve", "--grpc-address", address], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        [str(pointsman), "serve", "--grpc-address", address], cwd=tmp_path, stderr=subprocess.PIPE, text=True
     )
     try:
         assert server.stderr is not None
         for line in server.stderr:
             if '"serving"' in line:
                 break
-        command = [pointsman, "complete", "--server", address, "--no-stream", "Say hello"]
+        command = [str(pointsman), "complete", "--server", address, "--no-stream", "Say hello"]
         done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=tmp_path)
         assert "simulated" in done.stdout
     finally:

@@ -11,6 +11,7 @@ from typing import Any
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
+
 from pointsman.v1 import completion_pb2, router_service_pb2_grpc
 from pointsman_server.bootstrap.service import Service
 from pointsman_server.config.policy_file import compile_policy
@@ -106,7 +107,7 @@ class RichError:
     def __init__(self, error: grpc.RpcError) -> None:
         self.code: grpc.StatusCode = error.code()
         self.message: str = error.details() or ""
-        self.metadata = dict(error.trailing_metadata() or ())
+        self.metadata: dict[str, Any] = dict(error.trailing_metadata() or ())  # type: ignore[arg-type]
         status = status_pb2.Status.FromString(self.metadata["grpc-status-details-bin"])
         self.details: dict[str, Any] = {}
         for packed in status.details:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from pointsman_server.adapters.providers.dialect import WireDialect, read_answer
 from pointsman_server.domain.reply import Reply, ReplyBuilder
 

@@ -73,6 +73,8 @@ class Upstream:
         self.bodies: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.open_connections = 0
+        self.nobody_connected = asyncio.Event()
+        self.nobody_connected.set()
         self.base_url = ""
         self._writers: set[asyncio.StreamWriter] = set()
 
@@ -90,6 +92,7 @@ class Upstream:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, one call."""
         self.open_connections += 1
+        self.nobody_connected.clear()
         self._writers.add(writer)
         try:
             await self._answer(reader, writer)
@@ -97,6 +100,8 @@ class Upstream:
             pass
         finally:
             self.open_connections -= 1
+            if not self.open_connections:
+                self.nobody_connected.set()
             self._writers.discard(writer)
             writer.close()
 
@@ -132,5 +137,4 @@ async def running_upstream(*scripts: Script) -> AsyncGenerator[Upstream, None]:
     finally:
         server.close()
         upstream.close()
-        while upstream.open_connections:
-            await asyncio.sleep(0.005)
+        await upstream.nobody_connected.wait()

@@ -37,6 +37,9 @@ _EXCLUSIONS = {
 _FINISH = {reason: answer_pb2.FinishReason.Value(f"FINISH_REASON_{reason.name}") for reason in FinishReason}
 _FAULTS = {kind: answer_pb2.AttemptError.Value(f"ATTEMPT_ERROR_{kind.name}") for kind in FaultKind}
 _OUTCOMES = {outcome: answer_pb2.AttemptOutcome.Value(f"ATTEMPT_OUTCOME_{outcome.name}") for outcome in AttemptOutcome}
+_MOST_INDEX = 2**31 - 1
+"""What the contract's indices can hold. A provider that says more has said nothing of the place."""
+
 _MODES = {mode: answer_pb2.StreamFailover.Value(f"STREAM_FAILOVER_{mode.name}") for mode in FailoverMode}
 
 
@@ -205,7 +208,7 @@ def _factor(factor: Factor) -> decision_pb2.Factor:
 
 
 def _citation(citation: Citation) -> answer_pb2.Citation:
-    known = citation.start_index >= 0
+    known = 0 <= citation.start_index <= citation.end_index <= _MOST_INDEX
     return answer_pb2.Citation(
         url=citation.url,
         title=citation.title,

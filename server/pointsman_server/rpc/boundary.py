@@ -176,7 +176,7 @@ class GuardedServer:
         """Generated code registers the same handlers here once more; the generic ones serve all calls."""
 
 
-class _GuardedHandlers(grpc.GenericRpcHandler):  # type: ignore[type-arg]  # not generic in the library
+class _GuardedHandlers(grpc.GenericRpcHandler):
     """The handlers of one service; each is wrapped at its first call."""
 
     def __init__(self, handlers: Any, boundary: Boundary) -> None:

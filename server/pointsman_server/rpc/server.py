@@ -60,7 +60,7 @@ class GrpcServer:
     def __init__(self, router: RouterServicer, boundary: Boundary, *, address: str, offer_reflection: bool) -> None:
         self._boundary = boundary
         self._address = address
-        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]  # missing in the published types
+        self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=list(_OPTIONS))
         guarded: Any = boundary.guard(self._server)
         router_service_pb2_grpc.add_RouterServiceServicer_to_server(router, guarded)
@@ -74,8 +74,8 @@ class GrpcServer:
                 health.SERVICE_NAME,
                 reflection.SERVICE_NAME,
             )
-            reflector = reflection.aio.ReflectionServicer(names)  # type: ignore[attr-defined]
-            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflector, guarded)
+            reflector = reflection.aio.ReflectionServicer(names)
+            reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflector, guarded)  # type: ignore[no-untyped-call]
 
     async def start(self) -> int:
         """Listens and reports itself as serving; returns the port. Raises `OSError` when the address is taken."""
@@ -109,5 +109,5 @@ def _unserved(service: ServiceDescriptor) -> Any:
     async def refuse(request: bytes, context: object) -> bytes:
         raise NotImplementedError
 
-    handlers = {method.name: grpc.unary_unary_rpc_method_handler(refuse) for method in service.methods}
+    handlers: dict[str, Any] = {method.name: grpc.unary_unary_rpc_method_handler(refuse) for method in service.methods}
     return grpc.method_handlers_generic_handler(service.full_name, handlers)

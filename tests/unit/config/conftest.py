@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from datetime import date
 
 import pytest
+
 from pointsman_server.config.policy_file import LoadedPolicy, compile_policy
 
 TODAY = date(2026, 11, 21)

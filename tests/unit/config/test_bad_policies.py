@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from pointsman_server.config.policy_file import LoadedPolicy
 from pointsman_server.config.problems import PolicyError
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from pointsman_server.config.base_url import Reach, parse_base_url
 from pointsman_server.config.section import UnacceptableError
 

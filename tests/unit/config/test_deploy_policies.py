@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from genai_prices.data import providers
+
 from pointsman_server.config.policy_file import load_policy
 from pointsman_server.domain.catalog import Dialect, Snapshot
 from pointsman_server.domain.request import Capability, DataClass, Tier

@@ -7,6 +7,7 @@ from datetime import date
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
 from pointsman_server.config.policy_file import compile_policy
 from pointsman_server.config.problems import PolicyError
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
 from pointsman_server.config import deployments, models, policy_file, prices, providers, routes
 from pointsman_server.config.policy_file import LoadedPolicy
 from pointsman_server.config.problems import PolicyError

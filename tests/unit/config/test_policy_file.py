@@ -7,6 +7,7 @@ from dataclasses import FrozenInstanceError
 from pathlib import Path
 
 import pytest
+
 from pointsman_server.config.base_url import Reach
 from pointsman_server.config.policy_file import LoadedPolicy, load_policy
 from pointsman_server.config.problems import PolicyError

@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+
 from pointsman_server.config.preflight import Check, PreflightReport, Status, run_preflight, settings_report
 from pointsman_server.config.settings import Address, Settings, SettingsError
 

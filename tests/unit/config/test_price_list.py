@@ -12,6 +12,7 @@ import pytest
 from genai_prices import calc_price
 from genai_prices import types as listed
 from genai_prices.data import providers
+
 from pointsman_server.config.price_list import PriceList
 from pointsman_server.config.section import UnacceptableError
 from pointsman_server.domain.catalog import Rates

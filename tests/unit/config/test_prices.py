@@ -6,6 +6,7 @@ from collections.abc import Callable
 from datetime import date
 
 import pytest
+
 from pointsman_server.config.policy_file import LoadedPolicy
 from pointsman_server.domain.catalog import Price, Rates
 from pointsman_server.domain.reply import Usage

@@ -10,6 +10,7 @@ from contextlib import closing
 
 import pytest
 from aiohttp import web
+
 from pointsman_server.config.probes import port_fault, reach
 from pointsman_server.config.settings import Address
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+
 from pointsman_server.config.policy_file import LoadedPolicy
 from pointsman_server.config.problems import PolicyError, Problem, nearest, shown
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from pointsman_server.config.settings import Address, LogLevel, Settings, SettingsError
 
 

@@ -6,6 +6,7 @@ import time
 
 import pytest
 import yaml
+
 from pointsman_server.config.problems import MAX_PROBLEMS, Findings, PolicyError
 from pointsman_server.config.yaml_tree import MAX_BYTES, MAX_NODES, Entry, Items, Scalar, Table, read_tree
 

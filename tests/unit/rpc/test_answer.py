@@ -162,6 +162,13 @@ class TestCompletion:
         assert not unplaced.HasField("start_index")
         assert not unplaced.HasField("end_index")
 
+    @pytest.mark.parametrize(("start", "end"), [(-1, -1), (3, -1), (-1, 3), (5, 3), (0, 2**31), (2**40, 2**41)])
+    def test_a_place_that_cannot_be_is_none(self, start: int, end: int) -> None:
+        (told,) = of(
+            reply=replace(REPLY, citations=(Citation("https://a", start_index=start, end_index=end),))
+        ).citations
+        assert told == answer_pb2.Citation(url="https://a")
+
     def test_counts_that_nobody_knows_are_zero(self) -> None:
         told = of(usage=Usage()).usage
         assert (told.input_tokens, told.output_tokens) == (0, 0)

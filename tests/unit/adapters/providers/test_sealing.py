@@ -101,9 +101,7 @@ class TestUnseal:
         ]
         assert opened(*sealed(*deltas, provider_id=provider_id), provider_id=provider_id) == fold(deltas).parts
 
-    @pytest.mark.parametrize(
-        "signature", ["elsewhere:sig", "sig", "here", "HERE:sig", ":"]
-    )
+    @pytest.mark.parametrize("signature", ["elsewhere:sig", "sig", "here", "HERE:sig", ":"])
     def test_foreign_state_is_never_sent(self, signature: str) -> None:
         assert opened(
             ReasoningPart("hm", signature),

@@ -21,14 +21,16 @@ class Door:
 
     boundary: Boundary
     server: GrpcServer
-    channel: grpc.aio.Channel
+    channel: Any
+    """A `grpc.aio.Channel`; its published types want serialisers, the library does without."""
     port: int
 
     async def health(self, service: str = "") -> str:
         """What the server says of its health."""
         asked = health_pb2.HealthCheckRequest(service=service)
-        answer = await health_pb2_grpc.HealthStub(self.channel).Check(asked, timeout=5)
-        return health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status)
+        stub: Any = health_pb2_grpc.HealthStub(self.channel)
+        answer = await stub.Check(asked, timeout=5)
+        return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 
 
 @asynccontextmanager

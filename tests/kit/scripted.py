@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
@@ -86,10 +87,17 @@ class ScriptedAdapter:
 
 
 class CharacterCounter:
-    """Counts a token for each character; remembers what it was asked to count."""
+    """Counts a token for each character; remembers what it was asked to count, and in which thread it got ready."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_ready: bool = True) -> None:
+        self.is_ready = is_ready
+        self.warmed_in: list[threading.Thread] = []
         self.counted: list[str] = []
+
+    def warm_up(self) -> None:
+        """See `TokenCounter.warm_up`."""
+        self.warmed_in.append(threading.current_thread())
+        self.is_ready = True
 
     def count(self, text: str) -> int:
         """See `TokenCounter.count`."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import structlog
 
 from pointsman_server.adapters.providers.wire import HttpWire
@@ -34,8 +32,6 @@ class Service:
         self._simulator: RunningSimulator | None = None
         self._wire = HttpWire()
         self._ledger = MemoryLedger()
-        self._counter = TiktokenCounter()
-        self._warming: asyncio.Future[None] | None = None
         self._server: GrpcServer | None = None
         self.port = 0
 
@@ -44,8 +40,6 @@ class Service:
         snapshot = await self._with_simulator(self._snapshot)
         self._server = self._build_server(snapshot)
         self.port = await self._server.start()
-        # In the background: the first call may come before, but no call shall pay for it.
-        self._warming = asyncio.ensure_future(asyncio.to_thread(self._counter.warm_up))
         _LOG.info(
             "serving",
             grpc_address=f"{self._settings.grpc_address.host}:{self.port}",
@@ -67,8 +61,6 @@ class Service:
         if self._server is not None:
             await self._server.stop()
         await self._wire.close()
-        if self._warming is not None:
-            await self._warming
         if self._simulator is not None:
             await self._simulator.stop()
         _LOG.info("closed", booked_micro_usd=self._ledger.booked_micro_usd)
@@ -86,7 +78,7 @@ class Service:
         return with_simulator(snapshot, self._simulator.base_url)
 
     def _build_server(self, snapshot: Snapshot) -> GrpcServer:
-        clock, ids, counter = SystemClock(), RandomIds(), self._counter
+        clock, ids, counter = SystemClock(), RandomIds(), TiktokenCounter()
         health = HealthBoard(clock)
         dispatcher = Dispatcher(build_adapters(snapshot, self._wire), health, counter, clock)
         router = RouterServicer(

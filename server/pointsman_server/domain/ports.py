@@ -74,6 +74,15 @@ class Ids(Protocol):
 class TokenCounter(Protocol):
     """Counts tokens exactly, as the models of one family do."""
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether counting can begin at once, without loading anything."""
+        ...
+
+    def warm_up(self) -> None:
+        """Loads what counting needs; takes time and belongs off the event loop."""
+        ...
+
     def count(self, text: str) -> int:
         """Tokens of this text. Takes time linear in its length; large texts belong off the event loop."""
         ...

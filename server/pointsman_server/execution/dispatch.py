@@ -25,6 +25,7 @@ from pointsman_server.domain.reply import (
 from pointsman_server.domain.request import Capability
 from pointsman_server.execution.attempt import LEAST_ATTEMPT_SECONDS, RunningAttempt
 from pointsman_server.execution.health import HealthBoard
+from pointsman_server.execution.prepare import get_ready
 from pointsman_server.execution.settle import count_output_tokens
 
 MAX_ATTEMPTS = 6
@@ -103,7 +104,7 @@ class Dispatcher:
                 return
             if not fault.rule.try_next or (relayed and call.failover is FailoverMode.TERMINATE):
                 break
-        end = self._interrupted(attempt, record) if relayed else _all_failed(record)
+        end = await self._interrupted(attempt, record) if relayed else _all_failed(record)
         raise end from record.attempts[-1].fault
 
     def _in_turn(self, plan: RoutePlan, record: DispatchRecord) -> Iterator[Candidate]:
@@ -143,7 +144,8 @@ class Dispatcher:
         elif outcome is AttemptOutcome.SUCCEEDED:
             self._health.succeeded(attempt.deployment.id, account.first_token_seconds)
 
-    def _interrupted(self, attempt: RunningAttempt, record: DispatchRecord) -> StreamInterrupted:
+    async def _interrupted(self, attempt: RunningAttempt, record: DispatchRecord) -> StreamInterrupted:
+        await get_ready(self._counter)
         emitted_tokens = count_output_tokens(attempt.builder.build(), self._counter)
         return StreamInterrupted(record.failures, emitted_tokens, record.cost_micro_usd)
 

@@ -14,8 +14,8 @@ from pointsman_server.domain.errors import DeadlineExceeded, Step
 from pointsman_server.domain.ports import Clock, Ids, Ledger, TokenCounter
 from pointsman_server.execution.dispatch import Dispatcher, DispatchRecord
 from pointsman_server.execution.health import HealthBoard
-from pointsman_server.execution.prepare import count_input
-from pointsman_server.execution.settle import settle
+from pointsman_server.execution.prepare import count_input, get_ready
+from pointsman_server.execution.settle import has_gaps, settle
 
 
 class Pipeline:
@@ -68,11 +68,13 @@ class Pipeline:
             except BaseException:
                 reservation.settle(record.cost_micro_usd)
                 raise
-            completion = self._settle(call, decision, record)
+            completion = await self._settle(call, decision, record)
             reservation.settle(completion.cost_micro_usd)
         yield Completed(completion)
 
-    def _settle(self, call: Call, decision: Decision, record: DispatchRecord) -> Completion:
+    async def _settle(self, call: Call, decision: Decision, record: DispatchRecord) -> Completion:
         if record.answered_by is None or record.reply is None:
             raise AssertionError("dispatch ends with an answer or an exception")
+        if has_gaps(record.reply.usage):
+            await get_ready(self._counter)
         return settle(call, decision, record.answered_by, record.reply, tuple(record.attempts), self._counter)

@@ -31,7 +31,7 @@ async def count_input(call: Call, counter: TokenCounter) -> TokenEstimate:
     estimate = estimate_tokens(call.request)
     if not _matters(call, estimate):
         return estimate
-    if estimate.upper_bound <= ON_LOOP_BYTES:
+    if counter.is_ready and estimate.upper_bound <= ON_LOOP_BYTES:
         return _count(call.request, counter)
     return await asyncio.to_thread(_count, call.request, counter)
 
@@ -50,3 +50,9 @@ def _count(request: CompletionRequest, counter: TokenCounter) -> TokenEstimate:
     counted = sum(counter.count(text) for text in texts_of(request))
     most = int(counted * OTHER_TOKENIZER_MARGIN) + framing_tokens(request, MOST_IMAGE_TOKENS) + _FRAMING_MARGIN_TOKENS
     return TokenEstimate(counted + framing_tokens(request, TYPICAL_IMAGE_TOKENS), exact=True, upper_bound=most)
+
+
+async def get_ready(counter: TokenCounter) -> None:
+    """Makes sure that counting will not load anything on the event loop."""
+    if not counter.is_ready:
+        await asyncio.to_thread(counter.warm_up)

@@ -38,6 +38,11 @@ def settle(
     )
 
 
+def has_gaps(usage: Usage) -> bool:
+    """Whether the provider left a count out."""
+    return usage.input_tokens is None or usage.output_tokens is None
+
+
 def count_output_tokens(reply: Reply, counter: TokenCounter) -> int:
     """Tokens of everything the model wrote."""
     total = 0
@@ -52,8 +57,7 @@ def count_output_tokens(reply: Reply, counter: TokenCounter) -> int:
 
 def _fill_gaps(reply: Reply, decision: Decision, counter: TokenCounter) -> tuple[Usage, bool]:
     usage = reply.usage
-    estimated = usage.implausible or usage.input_tokens is None or usage.output_tokens is None
-    if not estimated:
+    if not usage.implausible and not has_gaps(usage):
         return usage, False
     input_tokens = decision.plan.input_tokens.tokens if usage.input_tokens is None else usage.input_tokens
     output_tokens = count_output_tokens(reply, counter) if usage.output_tokens is None else usage.output_tokens
@@ -67,7 +71,7 @@ def _warnings(call: Call, answered_by: Candidate, reply: Reply, attempts: tuple[
         warnings.append(Warning("simulated", "a simulated provider answered; configure a provider key for a real one"))
     if reply.usage.implausible:
         warnings.append(Warning("usage_implausible", "the provider reported impossible token counts"))
-    elif reply.usage.input_tokens is None or reply.usage.output_tokens is None:
+    elif has_gaps(reply.usage):
         warnings.append(Warning("usage_estimated", "the provider reported no token counts; they are estimated"))
     if _is_another_model(deployment, reply.model):
         warnings.append(Warning("model_mismatch", "the provider says that another model than the configured answered"))

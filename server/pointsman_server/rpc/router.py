@@ -20,6 +20,9 @@ MARGIN_SHARE = 0.05
 MOST_MARGIN_SECONDS = 0.1
 """A call gives up this much before the caller's deadline, so that the typed error still reaches the caller."""
 
+ROUNDING_SHARE = 0.01
+"""gRPC sends a deadline rounded up to three digits, so that the server believes in up to this much more time."""
+
 _NO_HEADERS: Mapping[str, str] = {}
 
 _Context = Any
@@ -81,7 +84,7 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
         left_seconds = context.time_remaining()
         allowed_seconds = longest_seconds
         if left_seconds is not None:
-            margin_seconds = min(left_seconds * MARGIN_SHARE, MOST_MARGIN_SECONDS)
+            margin_seconds = min(left_seconds * MARGIN_SHARE, MOST_MARGIN_SECONDS + left_seconds * ROUNDING_SHARE)
             allowed_seconds = min(left_seconds - margin_seconds, longest_seconds)
         return Call(
             request=read_request(request),

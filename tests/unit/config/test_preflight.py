@@ -26,17 +26,24 @@ ANY_PORT = Address("127.0.0.1", 0)
 Run = Callable[..., PreflightReport]
 
 
-class WordCounter:
+class ReadyCounter:
+    is_ready = True
+
+    def warm_up(self) -> None:
+        pass
+
+
+class WordCounter(ReadyCounter):
     def count(self, text: str) -> int:
         return len(text.split())
 
 
-class IdleCounter:
+class IdleCounter(ReadyCounter):
     def count(self, text: str) -> int:
         return 0
 
 
-class BrokenCounter:
+class BrokenCounter(ReadyCounter):
     def count(self, text: str) -> int:
         raise OSError("PLANTED: no network")
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ import pytest
 
 from kit.catalog import call, deployment, price, request, snapshot
 from kit.clock import CountingIds, LoopClock, in_virtual_time
-from kit.scripted import CharacterCounter, Hang, ScriptedAdapter, Step, Wait, answers, says, used
+from kit.scripted import END, CharacterCounter, Hang, ScriptedAdapter, Step, Wait, answers, says, used
 from pointsman_server.adapters.stores.memory_ledger import MemoryLedger
 from pointsman_server.domain.call import AttemptOutcome, Call, CallEvent, Completed, Completion, Decided, Relay
 from pointsman_server.domain.errors import AttemptsFailed, DeadlineExceeded, NoEligibleDeployment, StreamInterrupted
@@ -44,6 +45,7 @@ class House:
 
     scripts: Sequence[Sequence[Step]]
     ledger: WatchedLedger = field(default_factory=WatchedLedger)
+    counter: CharacterCounter = field(default_factory=CharacterCounter)
 
     def __post_init__(self) -> None:
         self.adapters = [ScriptedAdapter(script) for script in self.scripts]
@@ -52,9 +54,8 @@ class House:
         prices = [(place + 1) * 1_000_000 for place in range(len(self.scripts))]
         self.deployments = [deployment(f"d{n}", of={"price": price(rate, rate)}) for n, rate in enumerate(prices)]
         by_provider = {one.provider.id: adapter for one, adapter in zip(self.deployments, self.adapters, strict=True)}
-        counter = CharacterCounter()
-        dispatcher = Dispatcher(by_provider, self.health, counter, self.clock)
-        self.pipeline = Pipeline(dispatcher, self.health, self.ledger, counter, self.clock, CountingIds())
+        dispatcher = Dispatcher(by_provider, self.health, self.counter, self.clock)
+        self.pipeline = Pipeline(dispatcher, self.health, self.ledger, self.counter, self.clock, CountingIds())
 
     def call(self, deadline: float = 1e6, **changes: Any) -> Call:
         """A call of this house."""
@@ -266,3 +267,27 @@ def test_many_calls_at_once_keep_their_accounts_apart() -> None:
     assert len({one.decision.id for one in done}) == 20
     assert house.ledger.booked_micro_usd == 20 * 150
     assert house.holds_nothing()
+
+
+class TestCounting:
+    """Loading what counting needs takes time, so it happens only where something must be counted, and in a thread."""
+
+    async def test_reported_usage_needs_none(self) -> None:
+        house = House([answers("Hello")], counter=CharacterCounter(is_ready=False))
+        await house.pipeline.complete(house.call())
+        assert house.counter.warmed_in == []
+
+    async def test_a_gap_does(self) -> None:
+        house = House([(says("Hello"), END)], counter=CharacterCounter(is_ready=False))
+        done = await house.pipeline.complete(house.call())
+        assert (done.usage.output_tokens, done.estimated) == (5, True)
+        assert house.counter.warmed_in
+        assert threading.current_thread() not in house.counter.warmed_in
+
+    async def test_so_does_an_interruption(self) -> None:
+        house = House([(says("Hel"), DOWN)], counter=CharacterCounter(is_ready=False))
+        with pytest.raises(StreamInterrupted) as caught:
+            async for _ in house.pipeline.stream(house.call()):
+                pass
+        assert caught.value.output_tokens == 3
+        assert threading.current_thread() not in house.counter.warmed_in

@@ -20,7 +20,7 @@ from pointsman_server.decision.tokens import (
 from pointsman_server.domain.call import Call
 from pointsman_server.domain.message import ImagePart, Message, Role, TextPart
 from pointsman_server.domain.request import RoutingConstraints
-from pointsman_server.execution.prepare import ON_LOOP_BYTES, OTHER_TOKENIZER_MARGIN, count_input
+from pointsman_server.execution.prepare import ON_LOOP_BYTES, OTHER_TOKENIZER_MARGIN, count_input, get_ready
 
 CAPPED = RoutingConstraints(max_cost_micro_usd=100)
 
@@ -33,8 +33,8 @@ def one_call(text: str = "hello", windows: tuple[int, ...] = (1_000, 100_000), *
 class ThreadCounter(CharacterCounter):
     """Remembers in which threads it counted."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, *, is_ready: bool = True) -> None:
+        super().__init__(is_ready=is_ready)
         self.threads: set[threading.Thread] = set()
 
     def count(self, text: str) -> int:
@@ -77,11 +77,21 @@ async def test_images_are_counted_as_typical_ones_and_bounded_by_the_largest() -
     assert tokens.upper_bound >= 3 + FRAMING_TOKENS_PER_MESSAGE + MOST_IMAGE_TOKENS
 
 
-@pytest.mark.parametrize(("length", "on_loop"), [(1_000, True), (ON_LOOP_BYTES + 1, False)])
-async def test_large_texts_are_counted_in_a_thread(length: int, on_loop: bool) -> None:
-    counter = ThreadCounter()
+@pytest.mark.parametrize(
+    ("length", "is_ready", "on_loop"), [(1_000, True, True), (1_000, False, False), (ON_LOOP_BYTES + 1, True, False)]
+)
+async def test_large_texts_and_slow_beginnings_are_left_to_a_thread(length: int, is_ready: bool, on_loop: bool) -> None:
+    counter = ThreadCounter(is_ready=is_ready)
     await count_input(one_call("x" * length, constraints=CAPPED), counter)
     assert (counter.threads == {threading.current_thread()}) is on_loop
+
+
+async def test_a_counter_gets_ready_in_a_thread_and_once() -> None:
+    counter = CharacterCounter(is_ready=False)
+    await get_ready(counter)
+    await get_ready(counter)
+    assert len(counter.warmed_in) == 1
+    assert counter.warmed_in[0] is not threading.current_thread()
 
 
 TIKTOKEN = TiktokenCounter()

@@ -85,6 +85,13 @@ def made_up() -> Descriptor:
             added.type_name = type_name
         added.options.Extensions[rules_pb2.rules].CopyFrom(rules_pb2.FieldRules(**rules))
 
+    def entry(name: str) -> str:
+        made = message.nested_type.add(name=f"{name}Entry")
+        made.options.map_entry = True
+        for number, part in enumerate(("key", "value"), start=1):
+            made.field.add(name=part, number=number, type=kinds.TYPE_STRING, label=kinds.LABEL_OPTIONAL)
+        return f".pointsman.v1.probe.Probe.{name}Entry"
+
     inner = rules_pb2.FieldRules
     field("short", kinds.TYPE_STRING, max_length=3, min_length=2)
     field("told", kinds.TYPE_STRING, not_blank=True, required=True)
@@ -97,7 +104,10 @@ def made_up() -> Descriptor:
     field("few", kinds.TYPE_STRING, many=True, required=True, max_items=3, unique=True, items=inner(not_blank=True))
     field("numbers", kinds.TYPE_INT64, many=True, items=inner(minimum=1))
     field("colours", kinds.TYPE_ENUM, ".pointsman.v1.probe.Colour", many=True, items=inner(defined_only=True))
+    field("map", kinds.TYPE_MESSAGE, entry("Map"), many=True, max_items=2, keys=inner(max_length=3))
     field("free", kinds.TYPE_STRING)
+    field("free_list", kinds.TYPE_STRING, many=True)
+    field("free_map", kinds.TYPE_MESSAGE, entry("FreeMap"), many=True)
     pool = descriptor_pool.Default()
     pool.Add(file)
     return pool.FindMessageTypeByName("pointsman.v1.probe.Probe")
@@ -152,6 +162,8 @@ class TestKinds:
     def test_a_field_without_rules_takes_anything(self) -> None:
         message = sound(MADE_UP)
         message.free = "\x00" * 10_000
+        message.free_list.extend([""] * 1_000)
+        message.free_map.update({"\x00": "\x00"})
         assert problems(message) == []
 
     def test_what_may_be_absent_is_not_judged_when_absent(self) -> None:

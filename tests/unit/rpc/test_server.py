@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
+
+from kit.clock import CountingIds, FakeClock
+from kit.house import open_door
+from kit.running import RichError
+from pointsman.v1 import router_service_pb2_grpc
+from pointsman_server.rpc.boundary import Boundary
+from pointsman_server.rpc.server import ROUTER_SERVICE, GrpcServer
+
+_NOTHING: Any = router_service_pb2_grpc.RouterServiceServicer
+NOBODY = _NOTHING()
+"""Serves none of its methods."""
+
+
+async def test_an_address_that_is_taken_is_told() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        boundary = Boundary(CountingIds(), FakeClock(), 1)
+        server = GrpcServer(NOBODY, boundary, address=address, offer_reflection=False)
+        with pytest.raises(OSError, match=f"cannot listen on {address}"):
+            await server.start()
+        await server.stop()
+
+
+async def test_health_follows_the_servers_life() -> None:
+    async with open_door(NOBODY) as door:
+        assert [await door.health(name) for name in ("", ROUTER_SERVICE)] == ["SERVING", "SERVING"]
+        stub: Any = health_pb2_grpc.HealthStub(door.channel)
+        watch = stub.Watch(health_pb2.HealthCheckRequest(service=ROUTER_SERVICE))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        draining = asyncio.create_task(door.server.drain(10.0))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        # A watch never ends by itself, and does not keep the server from ending.
+        await asyncio.wait_for(draining, 5)
+
+
+@pytest.mark.parametrize("offered", [True, False])
+async def test_reflection_is_offered_or_not(offered: bool) -> None:
+    async with open_door(NOBODY, reflection=offered) as door:
+        stub: Any = reflection_pb2_grpc.ServerReflectionStub(door.channel)
+        call = stub.ServerReflectionInfo(iter([reflection_pb2.ServerReflectionRequest(list_services="")]))
+        if offered:
+            names = [service.name for service in (await call.read()).list_services_response.service]
+            assert ROUTER_SERVICE in names
+        else:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call.read()
+            assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+async def test_a_service_that_is_not_served_says_so() -> None:
+    async with open_door(NOBODY) as door:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await door.channel.unary_unary("/pointsman.v1.AdminService/GetStatus")(b"")
+        error = RichError(caught.value)
+        assert (error.code, error.reason) == (grpc.StatusCode.UNIMPLEMENTED, "FEATURE_UNAVAILABLE")
+        assert door.boundary.active_calls == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -14,11 +14,10 @@ from bench import measures, policy, processes
 from bench.capacity import measure_upstream
 from bench.deciding import measure_decision
 from bench.machine import memory_mb, require_linux
-from bench.measures import FULL, QUICK, Case, Plan, Rate, at_half_load, in_rounds, one_at_a_time
-from bench.processes import Server, run_job
+from bench.measures import FULL, QUICK, Case, Plan, Rate, in_rounds
+from bench.processes import Server
 from bench.report import Figure, Report
 
-_SETTLING_SECONDS = 0.5
 _HALF_LOADED = ("floor: relay", "Complete, OpenAI chat", "Complete, Anthropic")
 _ALONE = ("floor: echo", "Route", "floor: relay", "Complete, OpenAI chat", "Complete, Anthropic")
 
@@ -32,8 +31,8 @@ def main() -> None:
     plan = QUICK if options.quick else FULL
     with TemporaryDirectory() as name, processes.upstream() as upstream:
         directory = Path(name)
-        rates, figures = _run(plan, upstream, directory)
-    report = Report(list(rates.values()), figures, options.quick, time.monotonic() - started_at)
+        rates, figures, failures = _run(plan, upstream, directory)
+    report = Report(rates, figures, failures, options.quick, time.monotonic() - started_at)
     report.show(console)
     report.write(options.output)
     console.print(f"written to {options.output}")
@@ -46,25 +45,27 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _run(plan: Plan, upstream: Server, directory: Path) -> tuple[dict[str, Rate], list[Figure]]:
+def _run(plan: Plan, upstream: Server, directory: Path) -> tuple[list[Rate], list[Figure], int]:
     figures = [*_upstream_figures(upstream, plan), *_start_figures(upstream, directory, plan)]
     with (
         processes.floors(upstream.address) as floors,
         processes.pointsman(policy.whole(upstream.address), directory) as pointsman,
     ):
-        decision = measure_decision(directory / "policy.yaml", plan.single_seconds)
-        figures.append(Figure("decision alone, p50", decision.p50 * 1e6, "µs", note="eight deployments, no gRPC"))
-        figures.append(Figure("decision alone, p99", decision.p99 * 1e6, "µs"))
+        figures += _decision_figures(directory / "policy.yaml", plan)
         cases = measures.saturating_cases(floors, pointsman, plan)
         rates = in_rounds(cases, plan.rounds)
-        figures += _ratios(cases, rates)
-        figures += _stream_costs(rates)
-        figures += _paced_figures(measures.paced_cases(floors, pointsman, plan))
-        figures += _half_load_figures(cases, rates, plan)
-        figures += _alone_figures(cases, plan)
-        peak = memory_mb(pointsman.pid, peak=True)
-        figures.append(Figure("memory at its peak", peak, "MB", note="after all of this"))
-    return rates, figures
+        paced = in_rounds(measures.paced_cases(floors, pointsman, plan), plan.rounds)
+        half = in_rounds(measures.half_loaded_cases(_named(cases, _HALF_LOADED), rates, plan), plan.rounds)
+        single = in_rounds(measures.single_cases(_named(cases, _ALONE), plan), plan.rounds)
+        peak = Figure("memory at its peak", memory_mb(pointsman.pid, peak=True), "MB", note="after all of this")
+    figures += [*_ratios(cases, rates), *_stream_costs(rates), *_paced_figures(paced.values())]
+    figures += [*_half_load_figures(half.values()), *_single_figures(single.values()), peak]
+    failures = sum(rate.failures for found in (rates, paced, half, single) for rate in found.values())
+    return list(rates.values()), figures, failures
+
+
+def _named(cases: Iterable[Case], names: Collection[str]) -> list[Case]:
+    return [case for case in cases if case.name in names]
 
 
 def _upstream_figures(upstream: Server, plan: Plan) -> Iterator[Figure]:
@@ -79,11 +80,17 @@ def _start_figures(upstream: Server, directory: Path, plan: Plan) -> Iterator[Fi
         seconds, memory = [], []
         for _ in range(plan.starts):
             with processes.pointsman(made(upstream.address), directory) as server:
-                time.sleep(_SETTLING_SECONDS)
+                time.sleep(plan.settling_seconds)
                 seconds.append(server.start_seconds)
                 memory.append(memory_mb(server.pid))
         yield Figure(f"start-up, {name}", sorted(seconds)[len(seconds) // 2], "s")
         yield Figure(f"idle memory, {name}", sorted(memory)[len(memory) // 2], "MB")
+
+
+def _decision_figures(policy_file: Path, plan: Plan) -> Iterator[Figure]:
+    decision = measure_decision(policy_file, plan.single_seconds)
+    yield Figure("decision alone, p50", decision.p50 * 1e6, "µs", note="eight deployments, no gRPC")
+    yield Figure("decision alone, p99", decision.p99 * 1e6, "µs")
 
 
 def _ratios(cases: list[Case], rates: dict[str, Rate]) -> Iterator[Figure]:
@@ -102,30 +109,26 @@ def _stream_costs(rates: dict[str, Rate]) -> Iterator[Figure]:
             yield Figure(f"{name}, CPU per event", rate.cpu_micros_per_event, "µs", limit, note="52 events in a burst")
 
 
-def _paced_figures(cases: list[Case]) -> Iterator[Figure]:
-    for case in cases:
-        outcome = run_job(case.job)
-        limit = None if case.name.startswith("floor") else 5.0
-        name = f"first token added, {case.name}"
-        yield Figure(f"{name}, p50", outcome.first_token_added.p50 * 1e3, "ms", note="64 paced streams")
-        yield Figure(f"{name}, p95", outcome.first_token_added.p95 * 1e3, "ms", limit)
-        per_event = outcome.cpu_micros_each(outcome.messages)
-        yield Figure(f"CPU per paced message, {case.name}", per_event, "µs", note=f"{outcome.failures} calls failed")
+def _paced_figures(rates: Iterable[Rate]) -> Iterator[Figure]:
+    for rate in rates:
+        limit = None if rate.name.startswith("floor") else 5.0
+        name = f"first token added, {rate.name}"
+        yield Figure(f"{name}, p50", rate.first_token_added.p50 * 1e3, "ms", note="64 paced streams")
+        yield Figure(f"{name}, p95", rate.first_token_added.p95 * 1e3, "ms", limit)
+        yield Figure(f"CPU per paced message, {rate.name}", rate.cpu_micros_per_message, "µs")
 
 
-def _half_load_figures(cases: list[Case], rates: dict[str, Rate], plan: Plan) -> Iterator[Figure]:
-    for case in cases:
-        if case.name in _HALF_LOADED:
-            found = at_half_load(case, rates[case.name], plan.seconds)
-            p50, p95 = (None, None) if case.name.startswith("floor") else (2.0, 5.0)
-            name = f"latency at half load, {case.name}"
-            note = f"{found.calls_per_second:,.0f} calls/s; the upstream answers at once"
-            yield Figure(f"{name}, p50", found.latency.p50 * 1e3, "ms", p50, note=note)
-            yield Figure(f"{name}, p95", found.latency.p95 * 1e3, "ms", p95)
+def _half_load_figures(rates: Iterable[Rate]) -> Iterator[Figure]:
+    for rate in rates:
+        p50, p95 = (None, None) if rate.name.startswith("floor") else (2.0, 5.0)
+        name = f"latency at half load, {rate.name}"
+        note = f"{rate.calls_per_second:,.0f} calls/s; the upstream answers at once"
+        yield Figure(f"{name}, p50", rate.latency.p50 * 1e3, "ms", p50, note=note)
+        yield Figure(f"{name}, p95", rate.latency.p95 * 1e3, "ms", p95)
 
 
-def _alone_figures(cases: list[Case], plan: Plan) -> Iterator[Figure]:
-    for rate in one_at_a_time([case for case in cases if case.name in _ALONE], plan.single_seconds):
+def _single_figures(rates: Iterable[Rate]) -> Iterator[Figure]:
+    for rate in rates:
         yield Figure(f"one call at a time, {rate.name}, p50", rate.latency.p50 * 1e3, "ms")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
@@ -26,12 +26,20 @@ class Plan:
     warmup_seconds: float
     seconds: float
     paced_seconds: float
+    half_load_seconds: float
     single_seconds: float
+    settling_seconds: float
     starts: int
 
 
-FULL = Plan(rounds=3, warmup_seconds=0.4, seconds=3.0, paced_seconds=5.0, single_seconds=1.5, starts=3)
-QUICK = Plan(rounds=1, warmup_seconds=0.1, seconds=0.3, paced_seconds=1.2, single_seconds=0.2, starts=1)
+FULL = Plan(
+    rounds=3, warmup_seconds=0.4, seconds=2.5, paced_seconds=2.5, half_load_seconds=1.5, single_seconds=1.0,
+    settling_seconds=1.5, starts=3,
+)  # fmt: skip
+QUICK = Plan(
+    rounds=1, warmup_seconds=0.1, seconds=0.3, paced_seconds=1.2, half_load_seconds=0.3, single_seconds=0.2,
+    settling_seconds=0.2, starts=1,
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +58,9 @@ class Rate:
     name: str
     calls_per_second: float
     cpu_micros_per_call: float
+    cpu_micros_per_message: float
     latency: Percentiles
+    first_token_added: Percentiles
     server_busy: float
     load_busy: float
     failures: int
@@ -66,11 +76,9 @@ class Rate:
             name=name,
             calls_per_second=middle(lambda outcome: outcome.calls / outcome.seconds),
             cpu_micros_per_call=middle(lambda outcome: outcome.cpu_micros_each(outcome.calls)),
-            latency=Percentiles(
-                p50=middle(lambda outcome: outcome.latency.p50),
-                p95=middle(lambda outcome: outcome.latency.p95),
-                p99=middle(lambda outcome: outcome.latency.p99),
-            ),
+            cpu_micros_per_message=middle(lambda outcome: outcome.cpu_micros_each(outcome.messages)),
+            latency=_middle(outcome.latency for outcome in outcomes),
+            first_token_added=_middle(outcome.first_token_added for outcome in outcomes),
             server_busy=middle(lambda outcome: outcome.server_cpu_seconds / outcome.seconds),
             load_busy=middle(lambda outcome: outcome.load_cpu_seconds / outcome.seconds),
             failures=sum(outcome.failures for outcome in outcomes),
@@ -80,6 +88,15 @@ class Rate:
     def cpu_micros_per_event(self) -> float:
         """For streams: processor time for each event of the upstream."""
         return self.cpu_micros_per_call / EVENTS_PER_STREAM
+
+
+def _middle(found: Iterable[Percentiles]) -> Percentiles:
+    all_found = list(found)
+    return Percentiles(
+        p50=median(one.p50 for one in all_found),
+        p95=median(one.p95 for one in all_found),
+        p99=median(one.p99 for one in all_found),
+    )
 
 
 def saturating_cases(floors: Server, pointsman: Server, plan: Plan) -> list[Case]:
@@ -131,15 +148,19 @@ def paced_cases(floors: Server, pointsman: Server, plan: Plan) -> list[Case]:
     ]
 
 
-def one_at_a_time(cases: Sequence[Case], seconds: float) -> Iterator[Rate]:
-    """The cases with a single caller."""
-    for case in cases:
-        yield Rate.of(case.name, [run_job(replace(case.job, concurrency=1, seconds=seconds))])
+def single_cases(cases: Iterable[Case], plan: Plan) -> list[Case]:
+    """The same with a single caller."""
+    return [replace(case, job=replace(case.job, concurrency=1, seconds=plan.single_seconds)) for case in cases]
 
 
-def at_half_load(case: Case, rate: Rate, seconds: float) -> Rate:
-    """The case with calls that begin at random, half as many as the server can do."""
-    return Rate.of(case.name, [run_job(replace(case.job, calls_per_second=rate.calls_per_second / 2, seconds=seconds))])
+def half_loaded_cases(cases: Iterable[Case], rates: Mapping[str, Rate], plan: Plan) -> list[Case]:
+    """The same with calls that begin at random, half as many as the server can do."""
+
+    def halved(case: Case) -> Job:
+        calls_per_second = rates[case.name].calls_per_second / 2
+        return replace(case.job, calls_per_second=calls_per_second, seconds=plan.half_load_seconds)
+
+    return [replace(case, job=halved(case)) for case in cases]
 
 
 def in_rounds(cases: Sequence[Case], rounds: int) -> dict[str, Rate]:

@@ -53,6 +53,7 @@ class Report:
 
     rates: Sequence[Rate]
     figures: Sequence[Figure]
+    failures: int
     quick: bool
     seconds: float
 
@@ -64,6 +65,7 @@ class Report:
             "machine": machine(),
             "quick": self.quick,
             "seconds": round(self.seconds, 1),
+            "failures": self.failures,
             "rates": [asdict(rate) for rate in self.rates],
             "figures": figures,
         }
@@ -74,9 +76,8 @@ class Report:
         console.print(_rates_table(self.rates))
         console.print()
         console.print(_figures_table(self.figures))
-        failures = sum(rate.failures for rate in self.rates)
-        if failures:
-            console.print(f"\n{failures} calls FAILED: the figures above are not worth much")
+        if self.failures:
+            console.print(f"\n{self.failures} calls FAILED: the figures above are not worth much")
         how = "quick, so the figures are rough" if self.quick else "medians of interleaved rounds"
         console.print(f"\n{self.seconds:.0f} s in all; {how}")
 

@@ -63,7 +63,8 @@ def test_a_quick_run_has_all_rows(tmp_path: Path) -> None:
     rates = {rate["name"]: rate for rate in report["rates"]}
     figures = {figure["name"]: figure for figure in report["figures"]}
     assert set(rates) == RATES
-    assert all(rate["calls_per_second"] > 0 and rate["failures"] == 0 for rate in rates.values()), rates
+    assert all(rate["calls_per_second"] > 0 for rate in rates.values()), rates
+    assert report["failures"] == 0
     assert {name for name, figure in figures.items() if figure["met"] is not None} == JUDGED
     assert set(figures) > TOLD
     assert all(figure["value"] > 0 for figure in figures.values()), figures

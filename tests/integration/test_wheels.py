@@ -34,7 +34,16 @@ def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All three wheels, built from this tree."""
     folder = tmp_path_factory.mktemp("wheels")
     for part in ("protos", "client", "server"):
-        command = [sys.executable, "-m", "build", "--no-isolation", "--wheel", "--outdir", str(folder), str(ROOT / part)]
+        command = [
+            sys.executable,
+            "-m",
+            "build",
+            "--no-isolation",
+            "--wheel",
+            "--outdir",
+            str(folder),
+            str(ROOT / part),
+        ]
         subprocess.run(command, check=True, capture_output=True)
     return folder
 

@@ -100,7 +100,7 @@ _CONSTRAINTS = frozenset(
 )
 _ITEMS = ("\n- ", "\n* ", "\n1. ", "\n1) ")
 _CODE = ("```", "def ", ";\n", "{\n")
-_MATHS = ("=", "<", ">", "≤", "≥", "∑", "∫", "√", "^")
+_MATHS = ("=", "<", ">", "≤", "≥", "∑", "∫", "√", "^", "+")
 """Marks, looked for in the lower-cased ask; each counts once, however often it stands there."""
 
 _TO_SPACES = str.maketrans(dict.fromkeys(".,;:!?()[]{}\"'`*/-", " "))
@@ -138,7 +138,7 @@ def _weigh(request: CompletionRequest, ask: str) -> tuple[tuple[str, float], ...
         ("length_of_ask", min(math.log1p(len(words)) * 0.22, 1.2)),
         ("deep_words", min(len(_DEEP & distinct) * 0.8, 2.4)),
         ("step_words", min(len(_STEPS & distinct) * 0.35, 1.05)),
-        ("constraints", min((len(_CONSTRAINTS & distinct) + _count(_ITEMS, lowered)) * 0.25, 1.2)),
+        ("constraints", min((len(_CONSTRAINTS & distinct) + _count(_ITEMS, "\n" + lowered)) * 0.25, 1.2)),
         ("code", min(_count(_CODE, lowered) * 0.25, 0.75)),
         ("mathematics", min(_count(_MATHS, lowered) * 0.15, 0.6)),
         ("tools", 0.3 if generation.tools else 0.0),

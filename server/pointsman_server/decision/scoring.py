@@ -40,7 +40,7 @@ def cost_of(
     cap = request.constraints.max_cost_micro_usd
     if cap is not None:
         affordable = _affordable_output_tokens(deployment, tokens, cap)
-        if affordable < min(most_output, LEAST_USEFUL_OUTPUT_TOKENS):
+        if affordable < min(wanted, model.max_output_tokens, LEAST_USEFUL_OUTPUT_TOKENS):
             detail = f"the input alone could cost nearly or more than the {cap} micro-USD of max_cost_micro_usd"
             return Rejection(deployment.id, ExclusionReason.COST, detail)
         most_output = min(most_output, affordable)
@@ -79,7 +79,8 @@ def _candidate(
     model = deployment.model
     parts: tuple[Factor, ...]
     if deployment.id in chain:
-        position = 1.0 - chain.index(deployment.id) / len(chain)
+        # More than 1, so that a listed deployment comes before every other, whatever that one's quality.
+        position = 2.0 - chain.index(deployment.id) / len(chain)
         score = _TIER_FIT_WANTED + position
         parts = (Factor("tier_fit", _TIER_FIT_WANTED), Factor("chain_position", position))
     else:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from kit.catalog import EVERYTHING, deployment, rejection, request, snapshot
-from pointsman_server.decision.filters import RULES, implied_capabilities, reject, work_out_needs
+from pointsman_server.decision.filters import implied_capabilities, reject, rules_for, work_out_needs
 from pointsman_server.domain.catalog import Deployment
 from pointsman_server.domain.health import HealthView
 from pointsman_server.domain.message import ImagePart, Message, Role, TextPart
@@ -166,7 +166,7 @@ def test_table(row: str) -> None:
     case = TABLE[row]
     policy = snapshot(case.one, deployment("two"), **case.policy)
     needs = work_out_needs(case.asked, policy, TokenEstimate(100, exact=True, upper_bound=125), case.health)
-    found = reject(needs, case.one)
+    found = reject(rules_for(needs), needs, case.one)
     assert (found and found.reason) is case.reason
     if found is not None:
         assert found.deployment_id == "one"
@@ -204,7 +204,7 @@ def test_the_first_rule_that_speaks_gives_the_reason() -> None:
     needs = work_out_needs(
         WORST_REQUEST, snapshot(WORST), TokenEstimate(100, exact=True, upper_bound=125), HealthView({"one": OPEN})
     )
-    spoken = [said.reason for rule in RULES if (said := rule(needs, WORST)) is not None]
+    spoken = [said.reason for rule in rules_for(needs) if (said := rule(needs, WORST)) is not None]
     assert spoken == [
         ExclusionReason.NOT_PINNED,
         ExclusionReason.DENIED,
@@ -218,7 +218,7 @@ def test_the_first_rule_that_speaks_gives_the_reason() -> None:
         ExclusionReason.PROVIDER_UNUSABLE,
         ExclusionReason.BREAKER_OPEN,
     ]
-    first = reject(needs, WORST)
+    first = reject(rules_for(needs), needs, WORST)
     assert isinstance(first, Rejection)
     assert first.reason is ExclusionReason.NOT_PINNED
 

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit.catalog import candidate, deployment, price, request, snapshot
+from kit.catalog import deployment, price, request, snapshot
 from kit.properties import examples
-from pointsman_server.decision.scoring import EXPECTED_OUTPUT_TOKENS, LEAST_USEFUL_OUTPUT_TOKENS, cost_of, rank
+from pointsman_server.decision.scoring import EXPECTED_OUTPUT_TOKENS, LEAST_USEFUL_OUTPUT_TOKENS, Costing, cost_of, rank
 from pointsman_server.domain.catalog import Deployment, Rates
 from pointsman_server.domain.health import HealthView
-from pointsman_server.domain.plan import Candidate, ExclusionReason, Rejection, TokenEstimate
+from pointsman_server.domain.plan import ExclusionReason, Rejection, TokenEstimate
 from pointsman_server.domain.request import GenerationConfig, RoutingConstraints, Tier
 
 TOKENS = TokenEstimate(1_000, exact=False, upper_bound=2_000)
@@ -22,7 +22,7 @@ PRICE = price(1_000_000, 10_000_000)  # a micro-USD for each input token, ten fo
 
 def costed(
     one: Deployment | None = None, *, cap: int | None = None, wanted: int | None = None, **changes: Any
-) -> Candidate | Rejection:
+) -> Costing | Rejection:
     asked = request(
         generation=GenerationConfig(max_output_tokens=wanted), constraints=RoutingConstraints(max_cost_micro_usd=cap)
     )
@@ -31,12 +31,11 @@ def costed(
         asked,
         snapshot(default_max_output_tokens=600),
         TOKENS,
-        HealthView(),
     )
 
 
-def fits(found: Candidate | Rejection) -> Candidate:
-    assert isinstance(found, Candidate)
+def fits(found: Costing | Rejection) -> Costing:
+    assert isinstance(found, Costing)
     return found
 
 
@@ -108,13 +107,13 @@ def listed(*names: str, tier: Tier = Tier.STANDARD) -> dict[str, Any]:
     return {"tier_chains": {tier: names}}
 
 
-def place(name: str, tier: Tier = Tier.STANDARD, *, quality: float = 0.5, cost: int = 10) -> Candidate:
-    return candidate(deployment(name, of={"tier": tier, "quality": quality}), expected_cost_micro_usd=cost, score=0.0)
+def place(name: str, tier: Tier = Tier.STANDARD, *, quality: float = 0.5, cost: int = 10) -> Costing:
+    return Costing(deployment(name, of={"tier": tier, "quality": quality}), 100, cost, 2 * cost)
 
 
-def order(*candidates: Candidate, bias: float | None = None, judged: Tier = Tier.STANDARD, **policy: Any) -> list[str]:
+def order(*costings: Costing, bias: float | None = None, judged: Tier = Tier.STANDARD, **policy: Any) -> list[str]:
     asked = replace(request(), quality_bias=bias, tier=policy.pop("asked_tier", None))
-    ranked = rank(list(candidates), asked, snapshot(**policy), judged)
+    ranked = rank(list(costings), asked, snapshot(**policy), judged, HealthView())
     assert [one.score for one in ranked] == sorted((one.score for one in ranked), reverse=True)
     for one in ranked:
         assert one.score == pytest.approx(sum(part.value for part in one.score_parts), abs=1e-6)
@@ -163,7 +162,9 @@ class TestRank:
 
     def test_the_parts_of_a_score_are_named(self) -> None:
         asked = replace(request(), quality_bias=0.5)
-        first, second = rank([place("a"), place("b", cost=20)], asked, snapshot(**listed("a")), Tier.STANDARD)
+        first, second = rank(
+            [place("a"), place("b", cost=20)], asked, snapshot(**listed("a")), Tier.STANDARD, HealthView()
+        )
         assert [(part.name, part.value) for part in first.score_parts] == [("tier_fit", 2.0), ("chain_position", 2.0)]
         assert [(part.name, part.value) for part in second.score_parts] == [
             ("tier_fit", 2.0),
@@ -187,7 +188,7 @@ ROUNDING = 2e-6
 class TestRankProperties:
     @examples(80)
     @given(many, st.floats(0, 1), st.sampled_from(Tier))
-    def test_the_wanted_tier_then_stronger_then_weaker(self, found: list[Candidate], bias: float, tier: Tier) -> None:
+    def test_the_wanted_tier_then_stronger_then_weaker(self, found: list[Costing], bias: float, tier: Tier) -> None:
         by_id = {one.deployment.id: one.deployment.model.tier for one in found}
         bands = [
             0 if by_id[name] is tier else 1 if by_id[name] > tier else 2
@@ -197,7 +198,7 @@ class TestRankProperties:
 
     @examples(80)
     @given(many, st.sampled_from(Tier))
-    def test_without_bias_price_orders_a_tier(self, found: list[Candidate], tier: Tier) -> None:
+    def test_without_bias_price_orders_a_tier(self, found: list[Costing], tier: Tier) -> None:
         cost = {one.deployment.id: one.expected_cost_micro_usd for one in found}
         dearest = max(cost.values()) or 1
         for first, second in _neighbours(found, order(*found, bias=0.0, judged=tier)):
@@ -205,15 +206,15 @@ class TestRankProperties:
 
     @examples(80)
     @given(many, st.sampled_from(Tier))
-    def test_with_full_bias_quality_orders_a_tier(self, found: list[Candidate], tier: Tier) -> None:
-        quality = {one.deployment.id: one.expected_quality for one in found}
+    def test_with_full_bias_quality_orders_a_tier(self, found: list[Costing], tier: Tier) -> None:
+        quality = {one.deployment.id: one.deployment.model.quality for one in found}
         for first, second in _neighbours(found, order(*found, bias=1.0, judged=tier)):
             assert quality[first] >= quality[second]
 
     @examples(80)
     @given(many, st.floats(0, 1), st.permutations(NAMES), st.integers(1, 5))
     def test_chains_keep_their_order_and_come_first(
-        self, found: list[Candidate], bias: float, names: list[str], length: int
+        self, found: list[Costing], bias: float, names: list[str], length: int
     ) -> None:
         chain = names[:length]
         ranked = order(*found, bias=bias, **listed(*chain))
@@ -223,18 +224,17 @@ class TestRankProperties:
     @examples(50)
     @given(many, st.floats(0, 1), st.sampled_from(Tier))
     def test_nobody_is_lost_and_nothing_but_the_score_changes(
-        self, found: list[Candidate], bias: float, tier: Tier
+        self, found: list[Costing], bias: float, tier: Tier
     ) -> None:
-        ranked = rank(found, replace(request(), quality_bias=bias), snapshot(), tier)
-        bare = [replace(one, score=0.0, score_parts=()) for one in ranked]
-        assert sorted(bare, key=_id) == sorted(found, key=_id)
+        ranked = rank(found, replace(request(), quality_bias=bias), snapshot(), tier, HealthView())
+        kept = {
+            one.deployment.id: (one.max_output_tokens, one.expected_cost_micro_usd, one.worst_cost_micro_usd)
+            for one in ranked
+        }
+        assert kept == {one.deployment.id: tuple(one[1:]) for one in found}
 
 
-def _id(one: Candidate) -> str:
-    return one.deployment.id
-
-
-def _neighbours(found: list[Candidate], ranked: list[str]) -> list[tuple[str, str]]:
+def _neighbours(found: list[Costing], ranked: list[str]) -> list[tuple[str, str]]:
     """Neighbours of the same tier, in ranked order."""
     tiers = {one.deployment.id: one.deployment.model.tier for one in found}
     return [(first, second) for first, second in pairwise(ranked) if tiers[first] is tiers[second]]

@@ -23,7 +23,7 @@ COUNTER = TiktokenCounter()
 def _another() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # of the package's own loading
-        import bpe_openai
+        import bpe_openai  # type: ignore[import-untyped]
 
         return bpe_openai.get_encoding(ENCODING)
 

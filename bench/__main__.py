@@ -56,7 +56,7 @@ def _run(plan: Plan, upstream: Server, directory: Path) -> tuple[list[Rate], lis
         rates = in_rounds(cases, plan.rounds)
         paced = in_rounds(measures.paced_cases(floors, pointsman, plan), plan.rounds)
         half = in_rounds(measures.half_loaded_cases(_named(cases, _HALF_LOADED), rates, plan), plan.rounds)
-        single = in_rounds(measures.single_cases(_named(cases, _ALONE), plan), plan.rounds)
+        single = in_rounds(measures.single_cases(_named(cases, _ALONE), plan), 1)
         peak = Figure("memory at its peak", memory_mb(pointsman.pid, peak=True), "MB", note="after all of this")
     figures += [*_ratios(cases, rates), *_stream_costs(rates), *_paced_figures(paced.values())]
     figures += [*_half_load_figures(half.values()), *_single_figures(single.values()), peak]

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kit.traffic import COVERAGE
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """A worker process hands its counts to the main one."""
+    worker_output = getattr(session.config, "workeroutput", None)
+    if worker_output is not None:
+        worker_output["recorded_traffic"] = COVERAGE.to_plain()
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """The main process takes a worker's counts."""
+    COVERAGE.add_plain(getattr(node, "workeroutput", {}).get("recorded_traffic", {}))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -16,6 +31,5 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         terminalreporter.line(f"{provider}: {count} exchanges equal to the official SDK's reading")
     for (provider, why), count in sorted(COVERAGE.left_out.items()):
         terminalreporter.line(f"{provider}: {count} left out: {why}")
-    terminalreporter.line(
-        f"in all: {sum(COVERAGE.covered.values())} covered, {sum(COVERAGE.left_out.values())} left out"
-    )
+    covered, left_out = sum(COVERAGE.covered.values()), sum(COVERAGE.left_out.values())
+    terminalreporter.line(f"in all: {covered} exchanges covered, {left_out} left out")

@@ -129,5 +129,19 @@ class Coverage:
         """These exchanges are of a class that is not supported."""
         self.left_out[provider, why] += count
 
+    def to_plain(self) -> dict[str, list[Any]]:
+        """The counts as plain lists, to be handed from one process to another."""
+        return {
+            "covered": [[provider, count] for provider, count in self.covered.items()],
+            "left_out": [[provider, why, count] for (provider, why), count in self.left_out.items()],
+        }
+
+    def add_plain(self, counts: dict[str, list[Any]]) -> None:
+        """Adds counts that came from another process."""
+        for provider, count in counts.get("covered", ()):
+            self.cover(provider, count)
+        for provider, why, count in counts.get("left_out", ()):
+            self.leave_out(provider, why, count)
+
 
 COVERAGE = Coverage()

@@ -157,6 +157,13 @@ class TestCostProperties:
         assert exact <= price.cost_micro_usd(usage) < exact + 1
 
 
+    @examples(100)
+    @given(rising_prices(), counts, counts)
+    def test_the_short_way_to_it_gives_the_same(self, price: Price, input_tokens: int, output_tokens: int) -> None:
+        usage = Usage(input_tokens=input_tokens, output_tokens=output_tokens)
+        assert price.tokens_cost_micro_usd(input_tokens, output_tokens) == price.cost_micro_usd(usage)
+
+
 class TestSecret:
     def test_its_value_is_never_shown(self) -> None:
         secret = Secret("sk-planted-value", "env:SOME_KEY")

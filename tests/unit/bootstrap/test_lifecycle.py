@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import structlog
+
+from pointsman_server.bootstrap.lifecycle import run_service
+
+
+class Steps:
+    """A service that only notes what is done to it; `at_start` and `in_drain` happen meanwhile."""
+
+    port = 4321
+
+    def __init__(self, at_start: Callable[[], None], in_drain: Callable[[], Any] | None = None) -> None:
+        self.done: list[str] = []
+        self._at_start = at_start
+        self._in_drain = in_drain
+
+    async def start(self) -> None:
+        self.done.append("start")
+        self._at_start()
+
+    async def drain(self) -> None:
+        self.done.append("drain")
+        if self._in_drain is not None:
+            try:
+                await self._in_drain()
+            except asyncio.CancelledError:
+                self.done.append("cut")
+                raise
+        self.done.append("drained")
+
+    async def close(self) -> None:
+        self.done.append("close")
+
+
+def send(number: signal.Signals) -> Callable[[], None]:
+    return lambda: os.kill(os.getpid(), number)
+
+
+def run(steps: Any, **options: Any) -> None:
+    """Runs it as the process's main program would; whoever listened to the signals before does so again."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        run_service(steps, **options)
+    finally:
+        left = [signal.getsignal(number) for number in before]
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert left == [signal.SIG_DFL, signal.default_int_handler]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains_and_closes(number: signal.Signals) -> None:
+    steps, ready = Steps(send(number)), list[int]()
+    run(steps, on_ready=ready.append)
+    assert steps.done == ["start", "drain", "drained", "close"]
+    assert ready == [4321]
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_does_not_wait_for_the_drain(second: signal.Signals) -> None:
+    async def hang() -> None:
+        send(second)()
+        await asyncio.get_running_loop().create_future()
+
+    steps = Steps(send(signal.SIGTERM), hang)
+    with structlog.testing.capture_logs() as logs:
+        run(steps)
+    assert steps.done == ["start", "drain", "cut", "close"]
+    assert [line["event"] for line in logs] == ["forced_to_end"]
+
+
+def test_what_cannot_start_is_closed_all_the_same() -> None:
+    def fail() -> None:
+        raise OSError("cannot listen")
+
+    steps = Steps(fail)
+    with pytest.raises(OSError, match="cannot listen"):
+        run(steps)
+    assert steps.done == ["start", "close"]

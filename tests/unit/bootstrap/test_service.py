@@ -1,0 +1,103 @@
+from __future__ import annotations
+
+import socket
+from dataclasses import replace
+from typing import Any
+
+import grpc
+import pytest
+import structlog
+
+from kit.running import LOOPBACK, connected, one_deployment_each, router, running_service, spec
+from kit.upstream import HELLO, json_script, running_upstream
+from pointsman.v1.router_service_pb2 import CompleteRequest, RouteRequest
+from pointsman_server.bootstrap.policies import shipped_policy
+from pointsman_server.bootstrap.service import Service
+from pointsman_server.config.policy_file import load_policy
+from pointsman_server.config.settings import Address, Settings
+from pointsman_server.domain.catalog import Snapshot
+
+
+def demo() -> Snapshot:
+    return load_policy(shipped_policy("demo"), {}).snapshot
+
+
+def settings(**changes: Any) -> Settings:
+    return replace(Settings(), **{"grpc_address": LOOPBACK, **changes})
+
+
+async def test_it_serves_from_start_to_close() -> None:
+    async with running_upstream(json_script(HELLO)) as upstream:
+        service = Service(settings(), one_deployment_each({"one": upstream.base_url}))
+        assert service.port == 0
+        with structlog.testing.capture_logs() as logs:
+            await service.start()
+            assert service.port > 0
+            async with connected(service) as channel:
+                answer = await router(channel).Complete(CompleteRequest(completion=spec("a canary prompt")))
+            await service.drain()
+            await service.close()
+    assert answer.message.parts[0].text == "Hello world"
+    assert [line["event"] for line in logs] == ["serving", "draining", "closed"]
+    assert logs[0]["deployments"] == 1
+    assert logs[0]["grpc_address"].endswith(f":{service.port}")
+    assert logs[-1]["booked_micro_usd"] == answer.usage.cost_micro_usd
+    assert "canary" not in str(logs)
+    assert upstream.base_url not in str(logs)
+
+
+async def test_a_simulated_policy_says_so_and_answers() -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with running_service(demo()) as service, connected(service) as channel:
+            answer = await router(channel).Complete(CompleteRequest(completion=spec()))
+    assert "simulated" in [warning.code for warning in answer.warnings]
+    assert {attempt.provider for attempt in answer.attempts} == {"simulated"}
+    (told,) = [line for line in logs if line["event"] == "simulated_providers"]
+    assert told["log_level"] == "warning"
+    assert "not from a language model" in told["message"]
+
+
+async def test_a_real_policy_starts_no_simulator() -> None:
+    with structlog.testing.capture_logs() as logs:
+        async with running_service(one_deployment_each({"one": "http://127.0.0.1:1/v1"})):
+            pass
+    assert "simulated_providers" not in [line["event"] for line in logs]
+
+
+async def test_a_provider_that_cannot_be_called_is_named_with_its_reason() -> None:
+    policy = load_policy(shipped_policy("default"), {}).snapshot
+    with structlog.testing.capture_logs() as logs:
+        async with running_service(policy) as service, connected(service) as channel:
+            with pytest.raises(grpc.aio.AioRpcError):
+                await router(channel).Route(RouteRequest(completion=spec(deployment="claude-sonnet")))
+    left_out = {line["provider"]: line["reason"] for line in logs if line["event"] == "provider_left_out"}
+    assert "ANTHROPIC_API_KEY" in left_out["anthropic"]
+
+
+async def test_an_address_that_is_taken_leaves_nothing_behind() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        service = Service(settings(grpc_address=Address("127.0.0.1", other.getsockname()[1])), demo())
+        with pytest.raises(OSError, match="another server"):
+            await service.start()
+        await service.close()
+
+
+async def test_what_never_started_can_be_drained_and_closed() -> None:
+    service = Service(settings(), demo())
+    await service.drain()
+    await service.close()
+
+
+async def test_limits_come_from_the_settings() -> None:
+    async with (
+        running_service(one_deployment_each({"one": "http://127.0.0.1:1/v1"}), reflection=False) as service,
+        connected(service) as channel,
+    ):
+        reflect: Any = channel.stream_stream(
+            "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo", None, None
+        )
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await reflect(iter([b""])).read()
+    assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED

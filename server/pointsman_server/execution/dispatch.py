@@ -85,12 +85,15 @@ class Dispatcher:
             fault: ProviderFault | None = None
             outcome = AttemptOutcome.CANCELLED
             try:
-                async with aclosing(attempt.run()) as batches:
-                    async for batch in batches:
-                        deltas = _relay(batch, attempt.builder) if stream else ()
-                        if deltas:
-                            relayed = True
-                            yield Relay(deltas)
+                if not stream:
+                    await attempt.run_whole()
+                else:
+                    async with aclosing(attempt.run()) as batches:
+                        async for batch in batches:
+                            deltas = _relay(batch, attempt.builder)
+                            if deltas:
+                                relayed = True
+                                yield Relay(deltas)
                 outcome = AttemptOutcome.SUCCEEDED
             except ProviderFault as error:
                 fault, outcome = error, AttemptOutcome.FAILED

@@ -9,7 +9,6 @@ from pointsman_server.domain.call import (
     Attempt,
     AttemptOutcome,
     CallEvent,
-    Completed,
     Completion,
     Decided,
     Decision,
@@ -67,8 +66,10 @@ def decision_to_proto(decision: Decision) -> decision_pb2.RouteDecision:
     return proto
 
 
-def completion_to_proto(completion: Completion) -> answer_pb2.CompleteResponse:
-    """The whole answer with its account."""
+def completion_to_proto(
+    completion: Completion, decision: decision_pb2.RouteDecision | None = None
+) -> answer_pb2.CompleteResponse:
+    """The whole answer with its account; `decision` where it was converted before."""
     reply, usage = completion.reply, completion.usage
     return answer_pb2.CompleteResponse(
         request_id=completion.request_id,
@@ -85,7 +86,7 @@ def completion_to_proto(completion: Completion) -> answer_pb2.CompleteResponse:
             estimated=completion.estimated,
             cache_write_input_tokens=usage.cache_write_input_tokens,
         ),
-        decision=decision_to_proto(completion.decision),
+        decision=decision or decision_to_proto(completion.decision),
         attempts=[attempt_to_proto(attempt) for attempt in completion.attempts],
         cache=answer_pb2.CACHE_OUTCOME_BYPASS,
         warnings=[warning_to_proto(warning) for warning in completion.warnings],
@@ -93,19 +94,25 @@ def completion_to_proto(completion: Completion) -> answer_pb2.CompleteResponse:
     )
 
 
-def events_to_proto(event: CallEvent) -> list[answer_pb2.StreamCompleteResponse]:
-    """The stream messages that say this event."""
-    response = answer_pb2.StreamCompleteResponse
-    match event:
-        case Relay(deltas=deltas):
-            return [response(delta=_delta(index, delta)) for index, delta in deltas]
-        case Decided(decision=decision):
-            return [response(decision=decision_to_proto(decision))]
-        case FailedOver():
+class StreamWriter:
+    """Turns the events of one stream into the contract's messages; the decision is converted once."""
+
+    def __init__(self) -> None:
+        self._decision: decision_pb2.RouteDecision | None = None
+
+    def messages(self, event: CallEvent) -> list[answer_pb2.StreamCompleteResponse]:
+        """The messages that say this event."""
+        response = answer_pb2.StreamCompleteResponse
+        if isinstance(event, Relay):
+            return [response(delta=_delta(index, delta)) for index, delta in event.deltas]
+        if isinstance(event, Decided):
+            self._decision = decision_to_proto(event.decision)
+            return [response(decision=self._decision)]
+        if isinstance(event, FailedOver):
             return [response(failover=_failover(event))]
-        case Completed(completion=completion):
-            warnings = [response(warning=warning_to_proto(warning)) for warning in completion.warnings]
-            return [*warnings, response(completed=completion_to_proto(completion))]
+        completion = event.completion
+        warnings = [response(warning=warning_to_proto(warning)) for warning in completion.warnings]
+        return [*warnings, response(completed=completion_to_proto(completion, self._decision))]
 
 
 def part_to_proto(part: Part) -> completion_pb2.Part:

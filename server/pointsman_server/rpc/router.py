@@ -12,7 +12,7 @@ from pointsman_server.domain.catalog import Snapshot
 from pointsman_server.domain.errors import FeatureUnavailable, FieldProblem
 from pointsman_server.domain.ports import Clock
 from pointsman_server.execution.pipeline import Pipeline
-from pointsman_server.rpc.answer import completion_to_proto, decision_to_proto, events_to_proto
+from pointsman_server.rpc.answer import StreamWriter, completion_to_proto, decision_to_proto
 from pointsman_server.rpc.boundary import CURRENT_CALL
 from pointsman_server.rpc.request import RouterRequest, read_request
 
@@ -68,9 +68,10 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
         """The answer as events."""
         failover = _failover_mode(request.failover)
         call = self._admit(request, context, self._stream_timeout_seconds, failover)
+        writer = StreamWriter()
         async with aclosing(self._pipeline.stream(call)) as events:
             async for event in events:
-                for message in events_to_proto(event):
+                for message in writer.messages(event):
                     await context.write(message)
 
     def _admit(

@@ -156,7 +156,6 @@ class TestCostProperties:
         ) / 1_000_000 + price.per_request_micro_usd
         assert exact <= price.cost_micro_usd(usage) < exact + 1
 
-
     @examples(100)
     @given(rising_prices(), counts, counts)
     def test_the_short_way_to_it_gives_the_same(self, price: Price, input_tokens: int, output_tokens: int) -> None:

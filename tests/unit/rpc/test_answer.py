@@ -38,10 +38,10 @@ from pointsman_server.domain.reply import (
 )
 from pointsman_server.domain.request import Tier
 from pointsman_server.rpc.answer import (
+    StreamWriter,
     attempt_to_proto,
     completion_to_proto,
     decision_to_proto,
-    events_to_proto,
     part_to_proto,
     warning_to_proto,
 )
@@ -227,7 +227,7 @@ class TestEnums:
 
     @pytest.mark.parametrize("mode", FailoverMode)
     def test_failover_modes(self, mode: FailoverMode) -> None:
-        (told,) = events_to_proto(FailedOver("a", "b", mode, 7))
+        (told,) = StreamWriter().messages(FailedOver("a", "b", mode, 7))
         assert told.failover == answer_pb2.Failover(
             from_deployment="a",
             to_deployment="b",
@@ -295,23 +295,23 @@ class TestParts:
 
 class TestEvents:
     def test_the_decision(self) -> None:
-        (told,) = events_to_proto(Decided(DECISION))
+        (told,) = StreamWriter().messages(Decided(DECISION))
         assert told == answer_pb2.StreamCompleteResponse(decision=decision_to_proto(DECISION))
 
     @pytest.mark.parametrize(("delta", "told"), DELTAS)
     def test_each_kind_of_piece(self, delta: ContentDelta, told: answer_pb2.Delta) -> None:
-        assert events_to_proto(Relay(((3, delta),))) == [answer_pb2.StreamCompleteResponse(delta=told)]
+        assert StreamWriter().messages(Relay(((3, delta),))) == [answer_pb2.StreamCompleteResponse(delta=told)]
 
     def test_each_piece_is_a_message(self) -> None:
-        told = events_to_proto(Relay(((0, TextDelta(0, "a")), (1, TextDelta(1, "b")))))
+        told = StreamWriter().messages(Relay(((0, TextDelta(0, "a")), (1, TextDelta(1, "b")))))
         assert [(one.delta.part_index, one.delta.text) for one in told] == [(0, "a"), (1, "b")]
 
     def test_an_empty_piece_still_says_what_it_is(self) -> None:
-        (told,) = events_to_proto(Relay(((0, TextDelta(0, "", "s")),)))
+        (told,) = StreamWriter().messages(Relay(((0, TextDelta(0, "", "s")),)))
         assert told.delta.WhichOneof("content") == "text"
 
     def test_warnings_come_before_the_whole_answer(self) -> None:
-        warning, completed = events_to_proto(Completed(COMPLETION))
+        warning, completed = StreamWriter().messages(Completed(COMPLETION))
         assert warning.warning == warning_to_proto(COMPLETION.warnings[0])
         assert completed.completed == completion_to_proto(COMPLETION)
 

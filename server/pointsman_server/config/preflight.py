@@ -98,19 +98,8 @@ def settings_report(error: SettingsError) -> PreflightReport:
 
 
 def _address_checks(settings: Settings) -> Iterator[Check]:
-    for id_, variable, address in (
-        ("address.grpc", "POINTSMAN_GRPC_ADDRESS", settings.grpc_address),
-        ("address.http", "POINTSMAN_HTTP_ADDRESS", settings.http_address),
-    ):
-        yield _port_check(id_, variable, address)
-        yield _exposure_check(f"{id_}.exposure", variable, address)
-    if settings.grpc_address == settings.http_address and settings.grpc_address.port:
-        yield Check(
-            "address.distinct",
-            Status.FAIL,
-            f"gRPC and HTTP are both to listen on {settings.grpc_address}",
-            "Give POINTSMAN_GRPC_ADDRESS and POINTSMAN_HTTP_ADDRESS different ports.",
-        )
+    yield _port_check("address.grpc", "POINTSMAN_GRPC_ADDRESS", settings.grpc_address)
+    yield _exposure_check("address.grpc.exposure", "POINTSMAN_GRPC_ADDRESS", settings.grpc_address)
 
 
 def _port_check(id_: str, variable: str, address: Address) -> Check:
@@ -124,9 +113,9 @@ def _exposure_check(id_: str, variable: str, address: Address) -> Check:
         return Check(id_, Status.OK, f"{address} is reachable from this machine only")
     return Check(
         id_,
-        Status.WARN,
-        f"{address} is reachable from other machines, without encryption and without a check of who calls",
-        f"Let only a proxy with TLS and authentication reach it, or set {variable} to a loopback address.",
+        Status.FAIL,
+        f"{address} is reachable from other machines, and this version checks neither encryption nor who calls",
+        f"Set {variable} to a loopback address, and let a proxy that authenticates its callers stand before it.",
     )
 
 

@@ -168,17 +168,9 @@ def test_taken_port_fails(run: Run) -> None:
     assert "POINTSMAN_GRPC_ADDRESS" in check.remedy
 
 
-def test_equal_addresses_fail(run: Run) -> None:
-    with closing(socket.create_server(("127.0.0.1", 0))) as server:
-        address = Address("127.0.0.1", server.getsockname()[1])
-    report = run(settings=Settings(grpc_address=address, http_address=address))
-    assert one(report, "address.distinct").status is Status.FAIL
-
-
-def test_exposed_address_warns(run: Run) -> None:
+def test_exposed_address_fails(run: Run) -> None:
     report = run(settings=Settings(grpc_address=Address("0.0.0.0", 0), http_address=ANY_PORT))
-    assert one(report, "address.grpc.exposure").status is Status.WARN
-    assert one(report, "address.http.exposure").status is Status.OK
+    assert one(report, "address.grpc.exposure").status is Status.FAIL
 
 
 def test_token_counter_is_tried(run: Run) -> None:

@@ -85,14 +85,16 @@ class RunningAttempt:
 
     async def run_whole(self) -> None:
         """As `run`, for a caller that wants nothing before the end: one timer instead of one for each batch."""
-        left_seconds = max(0.0, self._ends_at - self._clock.monotonic())
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + max(0.0, self._ends_at - self._clock.monotonic())
         try:
             async with (
-                asyncio.timeout(left_seconds),
+                asyncio.timeout_at(ends_at) as timer,
                 aclosing(self._adapter.exchange(self._provider_call())) as batches,
             ):
                 async for batch in batches:
-                    self._take(batch)
+                    if self._take(batch) and self.builder.finished is not None:
+                        timer.reschedule(min(ends_at, loop.time() + AFTER_END_SECONDS))
         except TimeoutError as error:
             if self.builder.finished is None:
                 raise self._timed_out() from error

@@ -81,9 +81,12 @@ def run(*steps: Step, stream: bool = True, allowed: float = 60.0, deadline: floa
             allowed_seconds=allowed,
         )
         try:
-            async with aclosing(attempt.run()) as batches:
-                async for batch in batches:
-                    ran.batches.append(batch)
+            if not stream:
+                await attempt.run_whole()
+            else:
+                async with aclosing(attempt.run()) as batches:
+                    async for batch in batches:
+                        ran.batches.append(batch)
         except (ProviderFault, DeadlineExceeded, RuntimeError) as error:
             ran.error = error
         ran.seconds = asyncio.get_running_loop().time()
@@ -216,6 +219,21 @@ class TestAfterEnd:
         ran = run(says("a"), END, Wait(0.9), used(3, 4), Wait(0.9))
         assert ran.error is None
         assert ran.account.usage == Usage(3, output_tokens=4)
+
+    def test_a_model_that_cannot_stream_has_no_timers_between_its_pieces(self) -> None:
+        """Asked for a stream, the dispatcher runs it like one, but without the timers of a stream."""
+        adapter = ScriptedAdapter([Wait(30.0), says("a"), Wait(20.0), END, Hang()])
+
+        async def go() -> float:
+            one = deployment("d", timeouts=TIMEOUTS)
+            attempt = RunningAttempt(
+                call(snapshot(one)), candidate(one), adapter, LoopClock(), stream=False, allowed_seconds=60.0
+            )
+            async with aclosing(attempt.run()) as batches:
+                assert [batch async for batch in batches] == [says("a"), END]
+            return asyncio.get_running_loop().time()
+
+        assert in_virtual_time(go()) == 50.0 + AFTER_END_SECONDS
 
     @pytest.mark.parametrize("stream", [True, False])
     def test_a_connection_that_stays_open_does_not_hold_up_the_answer(self, stream: bool) -> None:

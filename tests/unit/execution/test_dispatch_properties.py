@@ -54,7 +54,8 @@ _faults = st.builds(
 _ends: st.SearchStrategy[Sequence[Step]] = st.one_of(
     st.just([END]),
     st.just([END]),
-    st.just([(Finished(FinishReason.LENGTH),)]),
+    st.just([END, used(5, 1)]),
+    st.just([(Finished(FinishReason.LENGTH),), Hang()]),
     st.just([]),
     st.just([Hang()]),
     _faults.map(lambda fault: [fault]),

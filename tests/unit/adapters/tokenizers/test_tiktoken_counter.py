@@ -91,6 +91,11 @@ def test_long_runs_without_a_break_are_cut(character: str) -> None:
     assert abs(COUNTER.count(text) - counted_by_another(text)) <= 2 * 4
 
 
+def test_all_counters_share_what_was_loaded_once() -> None:
+    TiktokenCounter().warm_up()
+    assert TiktokenCounter().is_ready
+
+
 def test_the_vocabulary_is_installed() -> None:
     assert vocabulary_is_present()
 

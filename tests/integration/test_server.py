@@ -19,7 +19,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from kit.other_clients import ROOT, commands_of, generate_stubs, grpcurl
-from kit.running import RichError, connected, router, running_service, spec
+from kit.running import RichError, connected, one_deployment_each, router, running_service, spec
+from kit.upstream import HELLO, json_script, running_upstream
 from pointsman.v1 import (
     admin_service_pb2,
     answer_pb2,
@@ -281,3 +282,17 @@ async def test_the_decision_spends_nothing(house: House) -> None:
     answers = [await house.router.Route(RouteRequest(completion=spec())) for _ in range(2)]
     assert answers[0].decision.chosen == answers[1].decision.chosen
     assert answers[0].decision.decision_id != answers[1].decision.decision_id
+
+
+async def test_the_provider_gets_the_trace_context_and_nothing_else_of_the_caller() -> None:
+    traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    metadata = [("traceparent", traceparent), ("authorization", "Bearer callers-own"), ("x-team", "callers-own")]
+    async with (
+        running_upstream(json_script(HELLO)) as upstream,
+        running_service(one_deployment_each({"one": upstream.base_url})) as service,
+        connected(service) as channel,
+    ):
+        await router(channel).Complete(CompleteRequest(completion=spec()), metadata=metadata)
+    (headers,) = upstream.headers
+    assert headers["traceparent"] == traceparent
+    assert "callers-own" not in str(headers)

@@ -85,6 +85,11 @@ TABLE: dict[str, Case] = {
         asked=wants(data_class=DataClass.INTERNAL),
         one=deployment("one", approved_data_class=DataClass.CONFIDENTIAL),
     ),
+    "data as sensitive as approved": Case(
+        None,
+        asked=wants(data_class=DataClass.CONFIDENTIAL),
+        one=deployment("one", approved_data_class=DataClass.CONFIDENTIAL),
+    ),
     "data too sensitive": Case(
         ExclusionReason.DATA_CLASS,
         "it is approved for internal data, the request carries confidential data",

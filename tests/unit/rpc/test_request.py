@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -8,12 +9,19 @@ from google.protobuf.descriptor import Descriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message as ProtoMessage
 from google.protobuf.struct_pb2 import Struct
+from hypothesis import given
 
+from kit.catalog import deployment, snapshot
+from kit.properties import examples
+from kit.random_messages import messages, structs
 from kit.rule_probes import sound
 from pointsman.v1 import completion_pb2 as pb
 from pointsman.v1.answer_pb2 import STREAM_FAILOVER_RESTART
 from pointsman.v1.router_service_pb2 import CompleteRequest, RouteRequest, StreamCompleteRequest
-from pointsman_server.domain.errors import FeatureUnavailable, InvalidRequest
+from pointsman_server.decision.engine import decide
+from pointsman_server.decision.tokens import estimate_tokens
+from pointsman_server.domain.errors import FeatureUnavailable, InvalidRequest, RouterError
+from pointsman_server.domain.health import HealthView
 from pointsman_server.domain.message import (
     ImagePart,
     Message,
@@ -341,3 +349,38 @@ class TestRefusals:
             read_request(StreamCompleteRequest(completion=spec, failover=STREAM_FAILOVER_RESTART)),
         ]
         assert found[0] == found[1] == found[2]
+
+
+def refused(spec: pb.CompletionSpec) -> list[str]:
+    """The fields for which this request is refused."""
+    try:
+        read(spec)
+    except InvalidRequest as error:
+        return [problem.field for problem in error.problems] or ["nothing"]
+    return []
+
+
+class TestAnything:
+    """Whatever a caller sends is a request or one of the contract's errors, never an accident."""
+
+    @examples(300)
+    @given(messages(pb.CompletionSpec.DESCRIPTOR))
+    def test_is_read_or_refused_with_fields(self, spec: pb.CompletionSpec) -> None:
+        assert all(field.startswith("completion") for field in refused(spec))
+
+    @examples(150)
+    @given(messages(pb.GenerationConfig.DESCRIPTOR), messages(pb.RoutingConstraints.DESCRIPTOR))
+    def test_that_is_read_can_be_decided(self, config: pb.GenerationConfig, limits: pb.RoutingConstraints) -> None:
+        try:
+            request = read(asks(generation=config, constraints=limits))
+        except InvalidRequest:
+            return
+        policy = snapshot(deployment("a"), deployment("b", of={"tier": Tier.LIGHT}))
+        with suppress(RouterError):
+            decide(request, policy, HealthView(), estimate_tokens(request))
+
+    @examples(150)
+    @given(structs())
+    def test_that_claims_to_be_a_schema_is_judged(self, schema: Struct) -> None:
+        with suppress(InvalidRequest):
+            read(asks(generation=pb.GenerationConfig(response_schema=schema)))

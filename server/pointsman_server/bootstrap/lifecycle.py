@@ -50,4 +50,6 @@ async def _drain(service: Service, force: asyncio.Event) -> None:
         _LOG.warning("forced_to_end")
         draining.cancel()
     forced.cancel()
-    await asyncio.gather(draining, forced, return_exceptions=True)
+    ended, _ = await asyncio.gather(draining, forced, return_exceptions=True)
+    if isinstance(ended, Exception):
+        _LOG.error("draining_failed", error=type(ended).__name__)

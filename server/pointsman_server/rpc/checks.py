@@ -188,9 +188,12 @@ def _resolve(schema: dict[str, Any], reference: str) -> object | None:
     node: object = schema
     for step in reference[2:].split("/"):
         name = step.replace("~1", "/").replace("~0", "~")
-        if not isinstance(node, dict) or name not in node:
+        if isinstance(node, dict) and name in node:
+            node = node[name]
+        elif isinstance(node, list) and name.isdecimal() and int(name[:6]) < len(node):
+            node = node[int(name[:6])]
+        else:
             return None
-        node = node[name]
     return node
 
 

@@ -77,6 +77,17 @@ def test_a_second_signal_does_not_wait_for_the_drain(second: signal.Signals) -> 
     assert [line["event"] for line in logs] == ["forced_to_end"]
 
 
+def test_a_drain_that_fails_is_told_and_closed() -> None:
+    async def fail() -> None:
+        raise RuntimeError("a caller's words")
+
+    steps = Steps(send(signal.SIGTERM), fail)
+    with structlog.testing.capture_logs() as logs:
+        run(steps)
+    assert steps.done == ["start", "drain", "close"]
+    assert [(line["event"], line["error"]) for line in logs] == [("draining_failed", "RuntimeError")]
+
+
 def test_what_cannot_start_is_closed_all_the_same() -> None:
     def fail() -> None:
         raise OSError("cannot listen")

@@ -33,7 +33,11 @@ class ExclusionReason(Enum):
 
 @dataclass(frozen=True, slots=True)
 class TokenEstimate:
-    """Input tokens of a request; `upper_bound` is never below the true count of any byte-level tokenizer."""
+    """Input tokens of a request.
+
+    The `upper_bound` of an estimate is never below the count of any byte-level tokenizer. That of a count (`exact`)
+    allows other vendors' tokenizers a quarter more than the one counted with, which is common, but not proven.
+    """
 
     tokens: int
     exact: bool

@@ -8,7 +8,7 @@ print(Client("localhost:50051").complete("What is the capital of France?").text)
 from pointsman_client._answers import Answer, Decision
 from pointsman_client._options import CallOptions, ClientOptions, CompletionOptions, Prompt, StreamOptions
 from pointsman_client._retrying import RetryPolicy
-from pointsman_client._streaming import StreamEvent
+from pointsman_client._streaming import StreamEvent, stream_response
 from pointsman_client.async_client import AsyncAnswerStream, AsyncClient
 from pointsman_client.client import AnswerStream, Client
 from pointsman_client.errors import (
@@ -85,6 +85,7 @@ __all__ = [
     "function_tool",
     "image_from_bytes",
     "image_from_path",
+    "stream_response",
     "system",
     "template",
     "tool_call",

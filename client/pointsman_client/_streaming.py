@@ -19,6 +19,21 @@ StreamEvent = RouteDecision | Delta | Failover | Warning | CompleteResponse
 _LOST_CONNECTION = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN})
 
 
+def stream_response(event: StreamEvent) -> StreamCompleteResponse:
+    """The event as it came over the wire."""
+    match event:
+        case RouteDecision():
+            return StreamCompleteResponse(decision=event)
+        case Delta():
+            return StreamCompleteResponse(delta=event)
+        case Failover():
+            return StreamCompleteResponse(failover=event)
+        case Warning():
+            return StreamCompleteResponse(warning=event)
+        case CompleteResponse():
+            return StreamCompleteResponse(completed=event)
+
+
 class StreamedAnswer:
     """The state of a stream: what came, what it makes up, and how it ended."""
 

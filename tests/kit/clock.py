@@ -54,10 +54,6 @@ class CountingIds:
         """See `Ids.new`."""
         return f"{prefix}_{next(self._count)}"
 
-    def new_hex(self, size_bytes: int) -> str:
-        """See `Ids.new_hex`."""
-        return f"{next(self._count):0{2 * size_bytes}x}"
-
 
 class _JumpingSelector(selectors.DefaultSelector):
     """Where a loop would wait for its next timer, this moves the time to it."""

@@ -20,14 +20,12 @@ from pointsman.v1.answer_pb2 import (
     FINISH_REASON_TOOL_CALLS,
     CompleteResponse,
     Delta,
-    Failover,
     StreamCompleteResponse,
     ToolCallDelta,
-    Warning,
 )
 from pointsman.v1.completion_pb2 import ROLE_ASSISTANT, Message, Opaque, Part, Reasoning, ToolCall
 from pointsman.v1.decision_pb2 import ChosenDeployment, RouteDecision
-from pointsman_client._streaming import StreamEvent
+from pointsman_client._streaming import StreamEvent, stream_response
 from pointsman_client.errors import ERROR_DOMAIN, REQUEST_ID_KEY, PointsmanError
 
 DEPLOYMENT = "in-memory"
@@ -71,21 +69,7 @@ def whole_answer(answer: AnswerLike, request_id: str) -> CompleteResponse:
 
 def streamed(events: Iterable[StreamEvent]) -> tuple[StreamCompleteResponse, ...]:
     """The events as a stream's responses."""
-    return tuple(_response(event) for event in events)
-
-
-def _response(event: StreamEvent) -> StreamCompleteResponse:
-    match event:
-        case RouteDecision():
-            return StreamCompleteResponse(decision=event)
-        case Delta():
-            return StreamCompleteResponse(delta=event)
-        case Failover():
-            return StreamCompleteResponse(failover=event)
-        case Warning():
-            return StreamCompleteResponse(warning=event)
-        case CompleteResponse():
-            return StreamCompleteResponse(completed=event)
+    return tuple(stream_response(event) for event in events)
 
 
 def events_of(response: CompleteResponse) -> Iterator[StreamEvent]:

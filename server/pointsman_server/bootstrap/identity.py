@@ -27,7 +27,3 @@ class RandomIds:
     def new(self, prefix: str) -> str:
         """See `Ids.new`."""
         return f"{prefix}_{self._random.getrandbits(96):024x}"
-
-    def new_hex(self, size_bytes: int) -> str:
-        """See `Ids.new_hex`."""
-        return f"{self._random.getrandbits(8 * size_bytes):0{2 * size_bytes}x}"

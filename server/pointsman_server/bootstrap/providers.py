@@ -17,10 +17,8 @@ from pointsman_server.domain.ports import ProviderAdapter
 
 def build_adapters(snapshot: Snapshot, wire: HttpWire) -> Mapping[str, ProviderAdapter]:
     """An adapter for every provider that can be called, by provider id."""
-    providers = {deployment.provider.id: deployment.provider for deployment in snapshot.deployments.values()}
-    return {
-        provider.id: _build_adapter(provider, wire) for provider in providers.values() if not provider.unusable_because
-    }
+    usable = (provider for provider in snapshot.providers.values() if not provider.unusable_because)
+    return {provider.id: _build_adapter(provider, wire) for provider in usable}
 
 
 def _build_adapter(provider: Provider, wire: HttpWire) -> ProviderAdapter:

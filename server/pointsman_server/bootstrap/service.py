@@ -98,5 +98,5 @@ class Service:
 
 
 def _unusable(snapshot: Snapshot) -> list[tuple[str, str]]:
-    providers = {deployment.provider.id: deployment.provider for deployment in snapshot.deployments.values()}
-    return [(provider.id, provider.unusable_because) for provider in providers.values() if provider.unusable_because]
+    providers = snapshot.providers.values()
+    return [(provider.id, provider.unusable_because) for provider in providers if provider.unusable_because]

@@ -11,9 +11,8 @@ from typing import Any, cast
 
 import click
 
-from pointsman.v1.answer_pb2 import CompleteResponse, Delta, Failover, StreamCompleteResponse, StreamFailover, Warning
-from pointsman.v1.decision_pb2 import RouteDecision
-from pointsman_client import AnswerStream, CompletionOptions, StreamEvent, StreamOptions
+from pointsman.v1.answer_pb2 import Delta, Failover, StreamFailover
+from pointsman_client import AnswerStream, CompletionOptions, StreamOptions, stream_response
 from pointsman_server.cli.asking import Ask, ask_options, read_ask, wrong_usage
 from pointsman_server.cli.calling import connected
 from pointsman_server.cli.configuration import ConfigurationError
@@ -91,7 +90,7 @@ def _stream(ask: Ask, options: dict[str, Any], *, as_json: bool) -> None:
             stream = client.stream(ask.messages, **cast("StreamOptions", options))
         if as_json:
             for event in stream:
-                click.echo(json_line(_as_message(event)))
+                click.echo(json_line(stream_response(event)))
             return
         _relay(stream)
     click.echo(footer(stream.answer.response, time.monotonic() - started_at), err=True)
@@ -126,17 +125,3 @@ def _write(text: str) -> None:
 def _end_line(written: str) -> None:
     if written and not written.endswith("\n"):
         _write("\n")
-
-
-def _as_message(event: StreamEvent) -> StreamCompleteResponse:
-    match event:
-        case RouteDecision():
-            return StreamCompleteResponse(decision=event)
-        case Delta():
-            return StreamCompleteResponse(delta=event)
-        case Failover():
-            return StreamCompleteResponse(failover=event)
-        case Warning():
-            return StreamCompleteResponse(warning=event)
-        case CompleteResponse():
-            return StreamCompleteResponse(completed=event)

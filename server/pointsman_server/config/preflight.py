@@ -136,17 +136,13 @@ def _policy_checks(policy: LoadedPolicy) -> Iterator[Check]:
     yield Check("policy", Status.OK, f"{snapshot.source} version {snapshot.version} has {count} deployments")
     for warning in policy.warnings:
         yield Check("policy", Status.WARN, str(warning), warning.remedy)
-    for provider in _providers(snapshot).values():
+    for provider in snapshot.providers.values():
         yield _key_check(provider)
     yield _usable_check(snapshot)
     for tier in Tier:
         yield _tier_check(snapshot, tier)
     for model in _models(snapshot).values():
         yield _price_check(model, _is_local(policy, model))
-
-
-def _providers(snapshot: Snapshot) -> dict[str, Provider]:
-    return {deployment.provider.id: deployment.provider for deployment in snapshot.deployments.values()}
 
 
 def _models(snapshot: Snapshot) -> dict[str, Model]:
@@ -229,7 +225,7 @@ def _price_changes(now: Snapshot, ahead: Snapshot) -> Iterator[Check]:
 
 
 def _endpoint_checks(snapshot: Snapshot) -> Iterator[Check]:
-    providers = list(_providers(snapshot).values())
+    providers = list(snapshot.providers.values())
     with ThreadPoolExecutor(max_workers=_PROBED_AT_ONCE) as pool:
         yield from pool.map(_endpoint_check, providers)
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import date
 from enum import Enum
+from functools import cached_property
 
 from pointsman_server.domain.reply import Usage
 from pointsman_server.domain.request import Capability, DataClass, Tier
@@ -147,7 +148,7 @@ class Deployment:
     """Extra body fields of the dialect, from the policy only."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)  # without slots, so that what follows from the fields is worked out once
 class Snapshot:
     """One version of the policy; a call sees exactly one. `version` is the hash of its content."""
 
@@ -159,6 +160,16 @@ class Snapshot:
     """Deployment ids of a tier: in listed order when the policy lists a chain, otherwise absent."""
     quality_bias: float = 0.0
     default_max_output_tokens: int = 4096
+
+    @cached_property
+    def providers(self) -> Mapping[str, Provider]:
+        """The providers of all deployments, by id."""
+        return {deployment.provider.id: deployment.provider for deployment in self.deployments.values()}
+
+    @cached_property
+    def smallest_window_tokens(self) -> int:
+        """The smallest context window of all deployments."""
+        return min(deployment.model.context_window_tokens for deployment in self.deployments.values())
 
     def resolve(self, name: str) -> Deployment | None:
         """The deployment with this id or alias."""

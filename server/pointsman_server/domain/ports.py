@@ -66,10 +66,6 @@ class Ids(Protocol):
         """An id that was never given before, `prefix` and an underscore in front."""
         ...
 
-    def new_hex(self, size_bytes: int) -> str:
-        """Random bytes in hexadecimal, two digits each."""
-        ...
-
 
 class TokenCounter(Protocol):
     """Counts tokens exactly, as the models of one family do."""

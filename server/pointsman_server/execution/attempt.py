@@ -12,14 +12,11 @@ from pointsman_server.domain.faults import FaultKind, ProviderFault
 from pointsman_server.domain.plan import Candidate
 from pointsman_server.domain.ports import Clock, ProviderAdapter, ProviderCall
 from pointsman_server.domain.reply import (
+    CONTENT_DELTAS,
     Finished,
     FinishReason,
-    OpaqueDelta,
-    ReasoningDelta,
     ReplyBuilder,
     ReplyEvent,
-    TextDelta,
-    ToolCallDelta,
 )
 
 LEAST_ATTEMPT_SECONDS = 0.05
@@ -34,7 +31,7 @@ _TIMER_SLACK_SECONDS = 0.005
 AFTER_END_SECONDS = 1.0
 """How long a provider that gave its whole answer may keep the connection open; the last counts come in this time."""
 
-_PROGRESS = (TextDelta, ReasoningDelta, ToolCallDelta, OpaqueDelta, Finished)
+_PROGRESS = (*CONTENT_DELTAS, Finished)
 _MAY_BE_EMPTY = frozenset({FinishReason.LENGTH, FinishReason.CONTENT_FILTER, FinishReason.REFUSAL, FinishReason.PAUSE})
 
 

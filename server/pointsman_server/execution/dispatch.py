@@ -12,14 +12,11 @@ from pointsman_server.domain.faults import ProviderFault
 from pointsman_server.domain.plan import Candidate, RoutePlan
 from pointsman_server.domain.ports import Clock, ProviderAdapter, TokenCounter
 from pointsman_server.domain.reply import (
+    CONTENT_DELTAS,
     ContentDelta,
-    OpaqueDelta,
-    ReasoningDelta,
     Reply,
     ReplyBuilder,
     ReplyEvent,
-    TextDelta,
-    ToolCallDelta,
     merge_deltas,
 )
 from pointsman_server.domain.request import Capability
@@ -174,8 +171,4 @@ def _fits_after(candidate: Candidate, attempts: Sequence[Attempt]) -> bool:
 
 def _relay(batch: Sequence[ReplyEvent], builder: ReplyBuilder) -> tuple[tuple[int, ContentDelta], ...]:
     events = merge_deltas(batch) if len(batch) > 1 else batch
-    return tuple(
-        (builder.index_of(event.key), event)
-        for event in events
-        if isinstance(event, (TextDelta, ReasoningDelta, ToolCallDelta, OpaqueDelta))
-    )
+    return tuple((builder.index_of(event.key), event) for event in events if isinstance(event, CONTENT_DELTAS))

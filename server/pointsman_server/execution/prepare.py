@@ -12,7 +12,6 @@ from pointsman_server.decision.tokens import (
     texts_of,
 )
 from pointsman_server.domain.call import Call
-from pointsman_server.domain.catalog import Snapshot
 from pointsman_server.domain.plan import TokenEstimate
 from pointsman_server.domain.ports import TokenCounter
 from pointsman_server.domain.request import CompletionRequest
@@ -37,13 +36,8 @@ async def count_input(call: Call, counter: TokenCounter) -> TokenEstimate:
 
 
 def _matters(call: Call, estimate: TokenEstimate) -> bool:
-    return call.request.constraints.max_cost_micro_usd is not None or estimate.upper_bound >= _smallest_window(
-        call.snapshot
-    )
-
-
-def _smallest_window(snapshot: Snapshot) -> int:
-    return min(deployment.model.context_window_tokens for deployment in snapshot.deployments.values())
+    has_cost_cap = call.request.constraints.max_cost_micro_usd is not None
+    return has_cost_cap or estimate.upper_bound >= call.snapshot.smallest_window_tokens
 
 
 def _count(request: CompletionRequest, counter: TokenCounter) -> TokenEstimate:

@@ -95,9 +95,29 @@ wheels: $(VENV)/.dev ## Builds the three distributions into dist/
 bench: $(VENV)/.dev ## Measures speed and memory against floors in the same run
 	$(BIN)/python -m bench
 
+.PHONY: evaluate
+evaluate: $(VENV)/.dev ## Measures the routing on recorded outcomes; writes docs/routing-evaluation.md and its plot
+	$(BIN)/pointsman evaluate routing ../shared/data/routing --report docs
+
+.PHONY: decisions
+decisions: $(VENV)/.dev ## Writes docs/decisions.md anew: requests, what is decided about them, and why
+	$(BIN)/python tools/worked_decisions.py docs/decisions.md
+
+.PHONY: evaluate-held-out
+evaluate-held-out: $(VENV)/.dev ## The same with forests that have not seen the prompts they judge (five minutes)
+	$(BIN)/$(PIP_INSTALL) --require-hashes --requirement requirements/train.txt
+	mkdir -p var
+	$(BIN)/python -m training.held_out ../shared/data/routing var/held-out.csv
+	$(BIN)/pointsman evaluate routing ../shared/data/routing --scores var/held-out.csv --report docs
+
+.PHONY: train
+train: $(VENV)/.dev ## Trains the judge anew from recorded outcomes and labelled requests (ten minutes)
+	$(BIN)/$(PIP_INSTALL) --require-hashes --requirement requirements/train.txt
+	$(BIN)/python -m training.judge ../shared/data/routing server/pointsman_server/data/judge.json
+
 .PHONY: requirements
 requirements: $(VENV)/.dev ## Resolves the pinned requirements anew
-	for name in runtime build dev protos; do \
+	for name in runtime build dev train protos; do \
 	  $(BIN)/pip-compile --quiet --upgrade --generate-hashes --allow-unsafe --strip-extras --no-header \
 	    --no-emit-index-url --no-emit-trusted-host --no-emit-find-links \
 	    --output-file requirements/$$name.txt requirements/$$name.in || exit 1; done

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,6 +20,14 @@ from bench.report import Figure, Report
 
 _HALF_LOADED = ("floor: relay", "Complete, OpenAI chat", "Complete, Anthropic")
 _ALONE = ("floor: echo", "Route", "floor: relay", "Complete, OpenAI chat", "Complete, Anthropic")
+
+_DECISION_LIMITS_MICROS: Mapping[str, tuple[float | None, float | None]] = {
+    "judge alone": (100.0, 300.0),
+    "whole decision, 1 kB": (None, 1_000.0),
+    "whole decision, 8 kB": (None, 1_000.0),
+    "whole decision, 400 kB": (None, 5_000.0),
+    "whole decision, 400 kB and windows twice as large": (None, 5_000.0),
+}
 
 
 def main() -> None:
@@ -88,9 +96,10 @@ def _start_figures(upstream: Server, directory: Path, plan: Plan) -> Iterator[Fi
 
 
 def _decision_figures(policy_file: Path, plan: Plan) -> Iterator[Figure]:
-    decision = measure_decision(policy_file, plan.single_seconds)
-    yield Figure("decision alone, p50", decision.p50 * 1e6, "µs", note="eight deployments, no gRPC")
-    yield Figure("decision alone, p99", decision.p99 * 1e6, "µs")
+    for of, seconds in measure_decision(policy_file, plan.single_seconds):
+        p50, p99 = _DECISION_LIMITS_MICROS.get(of, (None, None))
+        yield Figure(f"{of}, p50", seconds.p50 * 1e6, "µs", p50, note="eight deployments, no gRPC")
+        yield Figure(f"{of}, p99", seconds.p99 * 1e6, "µs", p99)
 
 
 def _ratios(cases: list[Case], rates: dict[str, Rate]) -> Iterator[Figure]:

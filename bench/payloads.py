@@ -15,16 +15,22 @@ _PARAGRAPH = (
     "of the week before, and name at most three carriers that deserve a call. Keep the tone plain. "
 )
 
-PROMPT = (_PARAGRAPH * 3)[:1_000]
-"""Prose of 1,000 characters."""
+
+def prose(characters: int) -> str:
+    """So many characters of prose."""
+    return (_PARAGRAPH * (characters // len(_PARAGRAPH) + 1))[:characters]
+
+
+PROMPT = prose(1_000)
+"""What is asked wherever nothing else is said."""
 
 THINKING_MARK = re.compile(rb"@(\d{16})@")
 """In the first piece of a paced answer: the nanoseconds between the upstream's reading and its first writing."""
 
 
-def route_request() -> bytes:
+def route_request(prompt: str = PROMPT) -> bytes:
     """A `RouteRequest` that leaves the decision to the router."""
-    return RouteRequest(completion=_spec("")).SerializeToString()
+    return RouteRequest(completion=_spec("", prompt)).SerializeToString()
 
 
 def complete_request(deployment: str) -> bytes:
@@ -50,5 +56,5 @@ def messages_body(*, stream: bool) -> bytes:
     return json.dumps(body, separators=(",", ":")).encode()
 
 
-def _spec(deployment: str) -> CompletionSpec:
-    return CompletionSpec(messages=[Message(role=ROLE_USER, parts=[Part(text=PROMPT)])], deployment=deployment)
+def _spec(deployment: str, prompt: str = PROMPT) -> CompletionSpec:
+    return CompletionSpec(messages=[Message(role=ROLE_USER, parts=[Part(text=prompt)])], deployment=deployment)

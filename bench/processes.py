@@ -49,12 +49,13 @@ def floors(upstream_address: str) -> Iterator[Server]:
 
 @contextmanager
 def pointsman(policy: Mapping[str, Any], directory: Path) -> Iterator[Server]:
-    """`pointsman serve` with this policy, on the servers' core."""
+    """`pointsman serve` with this policy, on the servers' core; it keeps its records in the directory."""
     file = directory / "policy.yaml"
     file.write_bytes(orjson.dumps(policy))  # JSON is YAML
     command = [sys.executable, "-m", "pointsman_server.cli", "serve", "--policy", str(file)]
     command += ["--grpc-address", "127.0.0.1:0"]
-    with _started(command, _server_core(), {"BENCH_KEY": "bench"}, lambda line: line.split()[3].rstrip(";")) as server:
+    environ = {"BENCH_KEY": "bench", "POINTSMAN_STATE_DIR": str(directory / "state")}
+    with _started(command, _server_core(), environ, lambda line: line.split()[3].rstrip(";")) as server:
         yield server
 
 

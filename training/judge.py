@@ -19,11 +19,6 @@ import lightgbm as lgb
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
-
-from pointsman_server.decision.ask import take_apart
-from pointsman_server.decision.judge import Judge
-from pointsman_server.decision.outcome_features import outcome_features
-from pointsman_server.decision.tasks import task_features
 from training import outcomes
 from training.compose import RUBRIC, Labelled, Surroundings, compose, read_labelled, read_surroundings
 from training.rubric import (
@@ -41,16 +36,22 @@ from training.rubric import (
 )
 from training.sparse import Floats, matrix, vocabulary, whole_numbers
 
+from pointsman_server.decision.ask import take_apart
+from pointsman_server.decision.judge import Judge
+from pointsman_server.decision.outcome_features import outcome_features
+from pointsman_server.decision.tasks import task_features
+
 SEED = 7
 FORMAT = 1
 ROOT = Path(__file__).parent.parent
 PROSE = ("docs/*.md", "protos/pointsman/v1/*.proto", "server/pointsman_server/*/*.py")
 """Files of the project whose pieces serve as further pasted material."""
 
-_LAST_MODELS = 3
+_LAST_MODELS = 2
 _CALIBRATION_REQUESTS = 150
-_LEAST_TASK_DOCUMENTS = 6
-_LARGEST_TASK = 99
+_LEAST_TASK_DOCUMENTS = 12
+_LARGEST_TASK = 49
+_LEAST_TASK_WEIGHT = 3
 _FAMILIAR_TREES = 60
 _TEMPERATURES = np.linspace(0.6, 2.5, 39)
 _DIGITS = 4
@@ -165,7 +166,9 @@ def _exported_last(models: Sequence[Any], scaler: StandardScaler, temperature: f
     hidden, outputs = [], [[0.0, list[float]()] for _ in range(3)]
     for model in models:
         (first, second), (first_bias, second_bias) = model.coefs_, model.intercepts_
-        hidden += [[_round(bias), [_round(weight) for weight in first[:, unit]]] for unit, bias in enumerate(first_bias)]
+        hidden += [
+            [_round(bias), [_round(weight) for weight in first[:, unit]]] for unit, bias in enumerate(first_bias)
+        ]
         for tier in range(3):
             outputs[tier][0] += float(second_bias[tier]) / len(models)
             outputs[tier][1] += [_round(weight / len(models)) for weight in second[:, tier]]
@@ -181,12 +184,13 @@ def _exported_last(models: Sequence[Any], scaler: StandardScaler, temperature: f
 def _train_tasks(labelled: Sequence[Labelled]) -> dict[str, Any]:
     documents = [dict.fromkeys(task_features(_words(one.ask)), 1.0) for one in labelled]
     known = vocabulary(documents, _LEAST_TASK_DOCUMENTS)
-    model = LogisticRegression(C=0.5, max_iter=120, tol=1e-3)
+    model = LogisticRegression(C=0.5, max_iter=200, tol=1e-5)
     model.fit(matrix(documents, known), [one.task for one in labelled])
     weights, unit = whole_numbers(model.coef_.T, _LARGEST_TASK)
     rows = {}
     for name, number in known.items():
-        flat = [int(value) for place in np.flatnonzero(weights[number]) for value in (place, weights[number][place])]
+        places = np.flatnonzero(np.abs(weights[number]) >= _LEAST_TASK_WEIGHT)
+        flat = [int(value) for place in places for value in (place, weights[number][place])]
         if flat:
             rows[name] = flat
     return {

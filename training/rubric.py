@@ -20,17 +20,21 @@ from training.sparse import Floats, Vocabulary, matrix, vocabulary, whole_number
 
 from pointsman_server.decision.ask import Segment, take_apart
 from pointsman_server.decision.rubric import request_counts
-from pointsman_server.decision.wording import LEAST_SHARE, ask_features, tier_features
+from pointsman_server.decision.wording import ask_features, asking_shares, looked_at, tier_features
 
 FOLDS = 4
 COPIES = 2
 """Requests composed of each ask: the first as plain as can be, the others with all that may be put around it."""
 
 _LEAST_ASK_DOCUMENTS = 10
-_LEAST_TIER_DOCUMENTS = 3
+_LEAST_TIER_DOCUMENTS = 4
 _BACKGROUND_SHARE = 0.5
+_INVERSE_PENALTY = 10.0
 _LARGEST_ASK, _LARGEST_TIER, _LARGEST_SQUARE = 999, 499, 999
-_HIDDEN_UNITS = 16
+_LEAST_WEIGHT = 17
+"""Features that weigh less, in the units of the data file, are left out of it: the figures stay the same."""
+
+_HIDDEN_UNITS = 12
 
 Segments = Sequence[Segment]
 
@@ -81,11 +85,11 @@ class Views:
     def of(cls, requests: Sequence[Segments], model: AskModel) -> Views:
         """What the model of asks makes of these requests."""
         shares = [(segments, model.probabilities(segments)) for segments in requests]
-        kept = [(segments, _kept(found)) for segments, found in shares]
+        kept = [(segments, np.array(asking_shares(found.tolist()))) for segments, found in shares]
         return cls(
             asking=[_view(segments, weights) for segments, weights in kept],
             likeliest=[_view(segments, (found >= found.max()).astype(float)) for segments, found in shares],
-            everything=[_view(segments, np.ones(len(found))) for segments, found in shares],
+            everything=[_view(segments, _read(weights)) for segments, weights in kept],
             shares=shares,
             counts=np.array([_counts(segments, found) for segments, found in shares]),
         )
@@ -93,11 +97,11 @@ class Views:
     def squares(self, tiers: TierModel) -> tuple[Floats, Floats, Floats]:
         """The squared lengths of the three views."""
         each = [np.array([_square(segment, tiers) for segment in segments]) for segments, _ in self.shares]
-        weights = [_kept(found) for _, found in self.shares]
+        weights = [np.array(asking_shares(found.tolist())) for _, found in self.shares]
         return (
             np.array([float((kept**2 * squares).sum()) for kept, squares in zip(weights, each, strict=True)]),
             np.array([squares[int(np.argmax(found))] for (_, found), squares in zip(self.shares, each, strict=True)]),
-            np.array([float(squares.sum()) for squares in each]),
+            np.array([float((_read(kept) * squares).sum()) for kept, squares in zip(weights, each, strict=True)]),
         )
 
     def inputs(self, tiers: TierModel) -> Floats:
@@ -135,7 +139,7 @@ def train_tier_model(views: Views, tiers: Floats) -> TierModel:
     rows = matrix(views.asking, known)
     documents = np.asarray((rows > 0).sum(axis=0)).ravel()
     idf = np.log((1.0 + rows.shape[0]) / (1.0 + documents)) + 1.0
-    unfitted = TierModel(known, idf, LogisticRegression(C=10.0, max_iter=80, tol=2e-3))
+    unfitted = TierModel(known, idf, LogisticRegression(C=_INVERSE_PENALTY, max_iter=200, tol=1e-5))
     asking, likeliest, everything = views.squares(unfitted)
     even, odd = np.arange(0, len(tiers), 2), np.arange(1, len(tiers), 2)
     pieces = [
@@ -158,21 +162,25 @@ def train_last_model(inputs: Floats, tiers: Floats, seed: int) -> MLPClassifier:
 def exported(ask: AskModel, tier: TierModel) -> dict[str, Any]:
     """The two models of words as the data file has them."""
     weights, ask_unit = whole_numbers(ask.weights, _LARGEST_ASK)
-    by_name = {name: int(weights[number]) for name, number in ask.known.items() if weights[number]}
+    by_name = {
+        name: int(weights[number]) for name, number in ask.known.items() if abs(weights[number]) >= _LEAST_WEIGHT
+    }
     marks = {name.removeprefix(_MARK): weight for name, weight in by_name.items() if name.startswith(_MARK)}
     words = {name: weight for name, weight in by_name.items() if not name.startswith(_MARK)}
     scaled = tier.model.coef_.T * tier.idf[:, None]
     tier_weights, unit = whole_numbers(scaled - scaled.mean(axis=1, keepdims=True), _LARGEST_TIER)
     squares, square_unit = whole_numbers(tier.idf**2, _LARGEST_SQUARE)
-    rows = [[*map(int, tier_weights[number]), int(squares[number])] for number in tier.known.values()]
+    kept = [name for name, number in tier.known.items() if np.abs(tier_weights[number]).max() >= _LEAST_WEIGHT]
+    numbers = [tier.known[name] for name in kept]
     return {
         "ask": {"bias": round(ask.bias, 4), "unit": ask_unit, "marks": marks, "words": words},
         "tier": {
             "bias": [round(float(bias), 4) for bias in tier.model.intercept_],
             "unit": unit,
             "square_unit": square_unit,
-            "features": list(tier.known),
-            "weights": rows,
+            "features": "\n".join(kept),
+            # In threes: two weights, whose third is what makes the sum zero, and the square.
+            "numbers": [int(one) for number in numbers for one in (*tier_weights[number][:2], squares[number])],
         },
     }
 
@@ -230,9 +238,10 @@ def _same(words: tuple[str, ...], ask: tuple[str, ...]) -> bool:
     return any(long[place : place + len(short)] == short for place in range(len(long) - len(short) + 1))
 
 
-def _kept(found: Floats) -> Floats:
-    shares = found / max(float(found.max()), 1e-9)
-    return np.asarray(np.where(shares >= LEAST_SHARE, shares, 0.0))
+def _read(shares: Floats) -> Floats:
+    read = np.zeros(len(shares))
+    read[looked_at(shares.tolist())] = 1.0
+    return read
 
 
 def _view(segments: Segments, weights: Floats) -> dict[str, float]:
@@ -250,5 +259,5 @@ def _square(segment: Segment, tiers: TierModel) -> float:
 
 
 def _counts(segments: Segments, found: Floats) -> tuple[float, ...]:
-    kept = tuple(int(place) for place in np.flatnonzero(_kept(found)))
+    kept = tuple(place for place, share in enumerate(asking_shares(found.tolist())) if share)
     return request_counts(segments, kept, int(np.argmax(found)), float(found.max()))

@@ -6,7 +6,14 @@ print(Client("localhost:50051").complete("What is the capital of France?").text)
 """
 
 from pointsman_client._answers import Answer, Decision
-from pointsman_client._options import CallOptions, ClientOptions, CompletionOptions, Prompt, StreamOptions
+from pointsman_client._options import (
+    CallOptions,
+    ClientOptions,
+    CompletionOptions,
+    Prompt,
+    RouteOptions,
+    StreamOptions,
+)
 from pointsman_client._retrying import RetryPolicy
 from pointsman_client._streaming import StreamEvent, stream_response
 from pointsman_client.async_client import AsyncAnswerStream, AsyncClient
@@ -16,6 +23,7 @@ from pointsman_client.errors import (
     Cancelled,
     ContractViolation,
     DeadlineExceeded,
+    DecisionExpired,
     DeploymentNotFound,
     FieldViolation,
     InternalError,
@@ -27,6 +35,7 @@ from pointsman_client.errors import (
     QuotaViolation,
     RateLimited,
     RequestIdReused,
+    RequestNotFound,
     StreamInterrupted,
     Unauthenticated,
     Unavailable,
@@ -60,6 +69,7 @@ __all__ = [
     "ContractViolation",
     "DeadlineExceeded",
     "Decision",
+    "DecisionExpired",
     "DeploymentNotFound",
     "FieldViolation",
     "InternalError",
@@ -72,7 +82,9 @@ __all__ = [
     "QuotaViolation",
     "RateLimited",
     "RequestIdReused",
+    "RequestNotFound",
     "RetryPolicy",
+    "RouteOptions",
     "StreamEvent",
     "StreamInterrupted",
     "StreamOptions",

@@ -76,6 +76,11 @@ class Decision:
     response: RouteResponse
 
     @property
+    def id(self) -> str:
+        """Names the decision: the option `decision_id` makes a call follow it while it is fresh."""
+        return self.response.decision.decision_id
+
+    @property
     def deployment(self) -> str:
         """Id of the deployment that would answer."""
         return self.response.decision.chosen.deployment

@@ -30,6 +30,7 @@ from pointsman.v1.completion_pb2 import (
     ToolChoice,
     ToolChoiceMode,
 )
+from pointsman.v1.feedback_service_pb2 import RecordFeedbackRequest
 from pointsman_client._retrying import RetryPolicy
 from pointsman_client.messages import struct, system, user
 
@@ -75,7 +76,7 @@ class CallOptions(TypedDict, total=False):
     traceparent: str
 
 
-class CompletionOptions(CallOptions, total=False):
+class RouteOptions(CallOptions, total=False):
     """What is asked beside the prompt. Every option is the field of that name in the contract's `CompletionSpec`,
     its `GenerationConfig` or its `RoutingConstraints`, where limits and defaults stand; what is left out is left to
     the policy. Enums are given by name or as the generated values. `system` is put before the messages.
@@ -111,6 +112,12 @@ class CompletionOptions(CallOptions, total=False):
     request_id: str
 
 
+class CompletionOptions(RouteOptions, total=False):
+    """The same for an answer; `decision_id` names a decision that `route` gave for the same prompt and options."""
+
+    decision_id: str
+
+
 class StreamOptions(CompletionOptions, total=False):
     """The same for a stream; `failover` says what happens when a provider fails in the middle of its answer."""
 
@@ -131,6 +138,21 @@ def completion_from(prompt: Prompt, options: Mapping[str, Any]) -> CompletionSpe
         spec.messages.insert(0, system(options["system"]))
     spec.request_id = spec.request_id or str(uuid.uuid4())
     return spec
+
+
+def decision_id_from(options: CompletionOptions) -> str:
+    """The decision to follow, "" to decide anew; raises TypeError when it is no text."""
+    decision_id: object = options.get("decision_id", "")
+    if not isinstance(decision_id, str):
+        raise TypeError(f"option 'decision_id' cannot be this {_kind(decision_id)}: give the decision's id")
+    return decision_id
+
+
+def feedback_from(request_id: str, score: float, label: str) -> RecordFeedbackRequest:
+    """The verdict as it is sent; raises TypeError or ValueError for what cannot be one."""
+    if not 0 <= score <= 1:
+        raise ValueError("score must be between 0 (useless) and 1 (perfect)")
+    return RecordFeedbackRequest(request_id=request_id, score=score, label=label)
 
 
 def failover_from(options: StreamOptions) -> StreamFailover.ValueType:

@@ -3,6 +3,7 @@
 A call is repeated only when nothing can be spent or done twice:
 
     Route            on every UNAVAILABLE (a decision has no side effects)
+    RecordFeedback   on every UNAVAILABLE (a second verdict replaces the first)
     Complete         when the server did not start it
     StreamComplete   when the server did not start it, and never once an event has come
     all others       never
@@ -45,6 +46,7 @@ class Method(Enum):
     """The calls that may be repeated."""
 
     ROUTE = "Route"
+    RECORD_FEEDBACK = "RecordFeedback"
     COMPLETE = "Complete"
     STREAM_COMPLETE = "StreamComplete"
 
@@ -82,6 +84,7 @@ def _is_unavailable(error: PointsmanError) -> bool:
 
 _MAY_REPEAT: Mapping[Method, Callable[[PointsmanError], bool]] = {
     Method.ROUTE: _is_unavailable,
+    Method.RECORD_FEEDBACK: _is_unavailable,
     Method.COMPLETE: was_not_started,
     Method.STREAM_COMPLETE: was_not_started,
 }

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from pointsman.v1.completion_pb2 import CompletionSpec
 from pointsman_client._connection import Connection
 from pointsman_client._options import (
+    CallOptions,
     ClientOptions,
     CompletionOptions,
     MetadataItems,
     Prompt,
+    RouteOptions,
     StreamOptions,
     checked_timeout,
     completion_from,
@@ -84,19 +86,40 @@ class Settings:
         )
         return cls(connection, CallDefaults.of(options), options.get("retry", RetryPolicy()))
 
-    def prepare(self, method: Method, prompt: Prompt, options: CompletionOptions) -> PreparedCall:
+    def prepare(self, method: Method, prompt: Prompt, options: RouteOptions) -> PreparedCompletion:
         """The call that a prompt and its options make; its time starts now. Raises TypeError and ValueError."""
-        refuse_unknown(options, StreamOptions if method is Method.STREAM_COMPLETE else CompletionOptions)
+        refuse_unknown(options, _KNOWN_OPTIONS[method])
         completion = completion_from(prompt, options)
+        call = self._begin(method, options, completion.request_id)
+        return PreparedCompletion(call.attempts, call.metadata, completion)
+
+    def prepare_feedback(self, options: CallOptions) -> PreparedCall:
+        """The call that gives a verdict; its time starts now. Raises TypeError and ValueError."""
+        refuse_unknown(options, CallOptions)
+        return self._begin(Method.RECORD_FEEDBACK, options, "")
+
+    def _begin(self, method: Method, options: CallOptions, request_id: str) -> PreparedCall:
         timeout_seconds = timeout_from(options, self.defaults.timeout(method.value))
-        attempts = Attempts(method, self.retry, timeout_seconds, completion.request_id)
-        return PreparedCall(completion, attempts, metadata_from(options))
+        return PreparedCall(Attempts(method, self.retry, timeout_seconds, request_id), metadata_from(options))
+
+
+_KNOWN_OPTIONS: Mapping[Method, type] = {
+    Method.ROUTE: RouteOptions,
+    Method.COMPLETE: CompletionOptions,
+    Method.STREAM_COMPLETE: StreamOptions,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class PreparedCall:
     """A call before it is made."""
 
-    completion: CompletionSpec
     attempts: Attempts
     metadata: tuple[tuple[str, str | bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedCompletion(PreparedCall):
+    """The same with what is asked."""
+
+    completion: CompletionSpec

@@ -21,11 +21,15 @@ from pointsman.v1.router_service_pb2_grpc import RouterServiceStub
 from pointsman_client._answers import Answer, Decision
 from pointsman_client._connection import Connection
 from pointsman_client._options import (
+    CallOptions,
     ClientOptions,
     CompletionOptions,
     Prompt,
+    RouteOptions,
     StreamOptions,
+    decision_id_from,
     failover_from,
+    feedback_from,
 )
 from pointsman_client._retrying import Attempts, Method
 from pointsman_client._settings import CallDefaults, PreparedCall, Settings
@@ -64,19 +68,21 @@ class AsyncClient:
     async def complete(self, prompt: Prompt, **options: Unpack[CompletionOptions]) -> Answer:
         """Asks and waits for the whole answer; raises PointsmanError."""
         call = self._settings.prepare(Method.COMPLETE, prompt, options)
-        request = CompleteRequest(completion=call.completion)
-        return Answer(await self._make(call, lambda stub: stub.Complete, request))
+        request = CompleteRequest(completion=call.completion, decision_id=decision_id_from(options))
+        return Answer(await self._make(call, lambda stubs: stubs.router.Complete, request))
 
-    async def route(self, prompt: Prompt, **options: Unpack[CompletionOptions]) -> Decision:
+    async def route(self, prompt: Prompt, **options: Unpack[RouteOptions]) -> Decision:
         """Asks which deployment would answer, without calling one or spending anything; raises PointsmanError."""
         call = self._settings.prepare(Method.ROUTE, prompt, options)
         request = RouteRequest(completion=call.completion)
-        return Decision(await self._make(call, lambda stub: stub.Route, request))
+        return Decision(await self._make(call, lambda stubs: stubs.router.Route, request))
 
     def stream(self, prompt: Prompt, **options: Unpack[StreamOptions]) -> AsyncAnswerStream:
         """Asks for the answer piece by piece. Nothing is sent until the stream is read."""
         call = self._settings.prepare(Method.STREAM_COMPLETE, prompt, options)
-        request = StreamCompleteRequest(completion=call.completion, failover=failover_from(options))
+        request = StreamCompleteRequest(
+            completion=call.completion, failover=failover_from(options), decision_id=decision_id_from(options)
+        )
 
         def open_rpc(timeout_seconds: float) -> Any:
             return self.router.StreamComplete(request, timeout=timeout_seconds, metadata=call.metadata)
@@ -84,6 +90,17 @@ class AsyncClient:
         stream = AsyncAnswerStream(open_rpc, call.attempts)
         self._streams.add(stream)
         return stream
+
+    async def record_feedback(
+        self, request_id: str, score: float, label: str = "", **options: Unpack[CallOptions]
+    ) -> None:
+        """Says how good the answer to a call was, 0 (useless) to 1 (perfect); a second verdict replaces the first.
+
+        A `label` that names a task type, "code" for example, says what was asked for. Raises PointsmanError.
+        """
+        request = feedback_from(request_id, score, label)
+        call = self._settings.prepare_feedback(options)
+        await self._make(call, lambda stubs: stubs.feedback.RecordFeedback, request)
 
     @property
     def router(self) -> RouterServiceAsyncStub:
@@ -116,12 +133,12 @@ class AsyncClient:
     async def _make(
         self,
         call: PreparedCall,
-        pick: Callable[[RouterServiceAsyncStub], Callable[..., Awaitable[Response]]],
+        pick: Callable[[_Stubs], Callable[..., Awaitable[Response]]],
         request: Any,
     ) -> Response:
         while True:
             try:
-                return await pick(self.router)(request, timeout=call.attempts.begin(), metadata=call.metadata)
+                return await pick(self._stubs())(request, timeout=call.attempts.begin(), metadata=call.metadata)
             except grpc.RpcError as error:
                 delay_seconds = call.attempts.delay_after(error)
             except asyncio.CancelledError:

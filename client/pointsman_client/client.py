@@ -18,11 +18,15 @@ from pointsman.v1.router_service_pb2_grpc import RouterServiceStub
 from pointsman_client._answers import Answer, Decision
 from pointsman_client._connection import Connection
 from pointsman_client._options import (
+    CallOptions,
     ClientOptions,
     CompletionOptions,
     Prompt,
+    RouteOptions,
     StreamOptions,
+    decision_id_from,
     failover_from,
+    feedback_from,
 )
 from pointsman_client._retrying import Attempts, Method
 from pointsman_client._settings import PreparedCall, Settings
@@ -53,9 +57,10 @@ class Client:
     def complete(self, prompt: Prompt, **options: Unpack[CompletionOptions]) -> Answer:
         """Asks and waits for the whole answer; raises PointsmanError."""
         call = self._settings.prepare(Method.COMPLETE, prompt, options)
-        return Answer(self._make(call, self.router.Complete, CompleteRequest(completion=call.completion)))
+        request = CompleteRequest(completion=call.completion, decision_id=decision_id_from(options))
+        return Answer(self._make(call, self.router.Complete, request))
 
-    def route(self, prompt: Prompt, **options: Unpack[CompletionOptions]) -> Decision:
+    def route(self, prompt: Prompt, **options: Unpack[RouteOptions]) -> Decision:
         """Asks which deployment would answer, without calling one or spending anything; raises PointsmanError."""
         call = self._settings.prepare(Method.ROUTE, prompt, options)
         return Decision(self._make(call, self.router.Route, RouteRequest(completion=call.completion)))
@@ -63,13 +68,23 @@ class Client:
     def stream(self, prompt: Prompt, **options: Unpack[StreamOptions]) -> AnswerStream:
         """Asks for the answer piece by piece. Nothing is sent until the stream is read."""
         call = self._settings.prepare(Method.STREAM_COMPLETE, prompt, options)
-        request = StreamCompleteRequest(completion=call.completion, failover=failover_from(options))
+        request = StreamCompleteRequest(
+            completion=call.completion, failover=failover_from(options), decision_id=decision_id_from(options)
+        )
 
         def open_rpc(timeout_seconds: float) -> Any:
             self._refuse_if_closed()
             return self.router.StreamComplete(request, timeout=timeout_seconds, metadata=call.metadata)
 
         return AnswerStream(open_rpc, call.attempts)
+
+    def record_feedback(self, request_id: str, score: float, label: str = "", **options: Unpack[CallOptions]) -> None:
+        """Says how good the answer to a call was, 0 (useless) to 1 (perfect); a second verdict replaces the first.
+
+        A `label` that names a task type, "code" for example, says what was asked for. Raises PointsmanError.
+        """
+        request = feedback_from(request_id, score, label)
+        self._make(self._settings.prepare_feedback(options), self.feedback.RecordFeedback, request)
 
     def close(self) -> None:
         """Ends all calls and closes the connection; a second time does nothing."""

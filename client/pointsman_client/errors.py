@@ -7,6 +7,8 @@
     ├── RateLimited                too many calls; `retry_delay_seconds` says when to come back
     ├── BudgetExceeded             the money is used up; `quota_violations` say which budget
     ├── DeploymentNotFound         no such deployment for this caller
+    ├── RequestNotFound            the call that is judged is not known, or it is too long ago
+    ├── DecisionExpired            the named decision cannot be followed any more; ask `route` again
     ├── NoEligibleDeployment       nothing may answer; `precondition_violations` say why, one by one
     ├── Unavailable                every attempt failed, or the server cannot be reached, is overloaded or going down
     ├── StreamInterrupted          the stream broke after part of the answer; `partial` holds that part
@@ -157,6 +159,20 @@ class DeploymentNotFound(PointsmanError):
     default_reason = "DEPLOYMENT_NOT_FOUND"
 
 
+class RequestNotFound(PointsmanError):
+    """The call that is judged is not known to this server, or it is too long ago."""
+
+    default_code = grpc.StatusCode.NOT_FOUND
+    default_reason = "REQUEST_NOT_FOUND"
+
+
+class DecisionExpired(PointsmanError):
+    """The named decision cannot be followed any more; `precondition_violations` say why. Ask `route` again."""
+
+    default_code = grpc.StatusCode.FAILED_PRECONDITION
+    default_reason = "DECISION_EXPIRED"
+
+
 class NoEligibleDeployment(PointsmanError):
     """No deployment may answer, or an operator switched it off; `precondition_violations` say why, one by one."""
 
@@ -267,6 +283,8 @@ CLASS_BY_REASON: Mapping[str, type[PointsmanError]] = MappingProxyType(
         "RATE_LIMITED": RateLimited,
         "BUDGET_EXCEEDED": BudgetExceeded,
         "DEPLOYMENT_NOT_FOUND": DeploymentNotFound,
+        "REQUEST_NOT_FOUND": RequestNotFound,
+        "DECISION_EXPIRED": DecisionExpired,
         "NO_ELIGIBLE_DEPLOYMENT": NoEligibleDeployment,
         "KILL_SWITCH": NoEligibleDeployment,
         "ALL_ATTEMPTS_FAILED": Unavailable,

@@ -383,9 +383,7 @@ async def test_row_34_unknown_method(house: House, method: str) -> None:
     await house.is_well()
 
 
-@pytest.mark.parametrize(
-    "method", ["FeedbackService/RecordFeedback", "EmbeddingService/Embed", "AdminService/GetStatus"]
-)
+@pytest.mark.parametrize("method", ["EmbeddingService/Embed", "AdminService/GetStatus"])
 async def test_services_that_come_later_are_unimplemented(house: House, method: str) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await raw(house.channel, f"/pointsman.v1.{method}")(b"")

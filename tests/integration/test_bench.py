@@ -35,6 +35,12 @@ JUDGED = {
     "latency at half load, Complete, OpenAI chat, p95",
     "latency at half load, Complete, Anthropic, p50",
     "latency at half load, Complete, Anthropic, p95",
+    "judge alone, p50",
+    "judge alone, p99",
+    "whole decision, 1 kB, p99",
+    "whole decision, 8 kB, p99",
+    "whole decision, 400 kB, p99",
+    "whole decision, 400 kB and windows twice as large, p99",
 }
 
 TOLD = {
@@ -44,8 +50,11 @@ TOLD = {
     "idle memory, OpenAI-compatible only",
     "start-up, with Anthropic's SDK",
     "idle memory, with Anthropic's SDK",
-    "decision alone, p50",
-    "decision alone, p99",
+    "decide alone, p50",
+    "decide alone, p99",
+    "whole decision, 1 kB, p50",
+    "whole decision, 8 kB, p50",
+    "whole decision, 400 kB, p50",
     "first token added, floor: relay, p95",
     "one call at a time, Route, p50",
     "memory at its peak",

@@ -13,9 +13,11 @@ from kit.client_callers import CALLERS, Caller, caller_of
 from kit.running import one_deployment_each, running_service
 from kit.upstream import HELLO, Script, Upstream, chunk, json_script, running_upstream, sse_script
 from pointsman_client import (
+    DecisionExpired,
     DeploymentNotFound,
     InvalidRequest,
     NoEligibleDeployment,
+    RequestNotFound,
     StreamInterrupted,
     Unavailable,
     assistant,
@@ -62,6 +64,20 @@ async def test_a_decision(form: str) -> None:
         decision = await caller.route("Hi")
     assert decision.deployment == "provider0"
     assert upstreams[0].calls == 0
+
+
+async def test_a_decision_is_followed_and_its_answer_judged(form: str) -> None:
+    async with pointsman(form, json_script(HELLO)) as (caller, _):
+        decision = await caller.route("Hi")
+        answer = await caller.complete("Hi", decision_id=decision.id)
+        await caller.record_feedback(answer.request_id, 0.5)
+        with pytest.raises(DecisionExpired) as expired:
+            await caller.complete("Something else", decision_id=decision.id)
+        with pytest.raises(RequestNotFound) as unknown:
+            await caller.record_feedback("req_unknown", 0.5)
+    assert answer.decision == decision.response.decision
+    assert [item.subject for item in expired.value.precondition_violations] == ["decision_id"]
+    assert unknown.value.request_id not in ("", "req_unknown")
 
 
 async def test_an_interruption_carries_what_came_and_what_it_cost(form: str) -> None:

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import venv
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,15 @@ def _index_is_reachable(python: Path) -> bool:
 
 def run(python: Path, code: str) -> str:
     return subprocess.run([str(python), "-c", code], check=True, capture_output=True, text=True).stdout
+
+
+def test_the_server_carries_what_it_reads(wheels: Path) -> None:
+    with zipfile.ZipFile(next(wheels.glob("pointsman-*.whl"))) as wheel:
+        files = set(wheel.namelist())
+        (metadata,) = (wheel.read(name).decode() for name in files if name.endswith(".dist-info/METADATA"))
+    for name in ("data/judge.json", "policies/default.yaml", "policies/demo.yaml", "py.typed"):
+        assert f"pointsman_server/{name}" in files
+    assert "Provides-Extra: evaluate" in metadata
 
 
 def test_protos_alone(wheels: Path, tmp_path: Path) -> None:

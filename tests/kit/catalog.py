@@ -7,6 +7,9 @@ from typing import Any
 
 from pointsman_server.domain.call import Call
 from pointsman_server.domain.catalog import Deployment, Dialect, Model, Price, Provider, Rates, Snapshot
+from pointsman_server.domain.experience import NO_EXPERIENCE, Experience
+from pointsman_server.domain.facts import Circumstances, RequestFacts
+from pointsman_server.domain.health import HealthView
 from pointsman_server.domain.message import Message, Role, TextPart
 from pointsman_server.domain.plan import (
     Candidate,
@@ -17,6 +20,7 @@ from pointsman_server.domain.plan import (
     TokenEstimate,
 )
 from pointsman_server.domain.request import Capability, CompletionRequest, Tier
+from pointsman_server.domain.tokenizer import Tokenizer
 
 EVERYTHING = frozenset(Capability)
 FEW_TOKENS = TokenEstimate(tokens=100, exact=True, upper_bound=150)
@@ -29,7 +33,7 @@ def price(input_rate: int = 1_000_000, output_rate: int = 2_000_000, **changes: 
 
 
 def model(name: str = "m", **changes: Any) -> Model:
-    """A model that can do everything."""
+    """A model that can do everything and counts as we count."""
     fields: dict[str, Any] = {
         "id": name,
         "tier": Tier.STANDARD,
@@ -38,6 +42,7 @@ def model(name: str = "m", **changes: Any) -> Model:
         "capabilities": EVERYTHING,
         "quality": 0.5,
         "price": price(),
+        "tokenizer": Tokenizer.O200K,
     }
     return Model(**{**fields, **changes})
 
@@ -80,6 +85,31 @@ def user(text: str) -> Message:
 def request(text: str = "What is the capital of France?", **changes: Any) -> CompletionRequest:
     """A request with one message."""
     return CompletionRequest(**{"messages": (user(text),), **changes})
+
+
+def judged(tier: Tier = Tier.STANDARD, **changes: Any) -> Complexity:
+    """A judgement in the middle of the tier's band; at tier standard models are as good as their `quality`."""
+    score = {Tier.LIGHT: 0.15, Tier.STANDARD: 0.5, Tier.ADVANCED: 0.85}[tier]
+    difficulty = 2.0 * (tier - Tier.STANDARD)
+    return Complexity(**{"score": score, "tier": tier, "factors": (), "difficulty": difficulty, **changes})
+
+
+def circumstances(
+    *,
+    tokens: TokenEstimate = FEW_TOKENS,
+    health: HealthView | None = None,
+    experience: Experience = NO_EXPERIENCE,
+    session: str = "",
+    **facts: Any,
+) -> Circumstances:
+    """What a decision depends on; `session` is the deployment of the last turn, the rest are facts of the request."""
+    return Circumstances(
+        facts=RequestFacts(**{"complexity": judged(), **facts}),
+        tokens=tokens,
+        health=health or HealthView(),
+        experience=experience,
+        session_deployment_id=session,
+    )
 
 
 def call(policy: Snapshot, deadline: float = 1e9, **changes: Any) -> Call:

@@ -20,7 +20,14 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
 from kit.client_callers import Target
-from pointsman.v1 import answer_pb2, decision_pb2, router_service_pb2, router_service_pb2_grpc
+from pointsman.v1 import (
+    answer_pb2,
+    decision_pb2,
+    feedback_service_pb2,
+    feedback_service_pb2_grpc,
+    router_service_pb2,
+    router_service_pb2_grpc,
+)
 from pointsman_client import AsyncClient, Client, PointsmanError, StreamEvent, assistant
 from pointsman_client.testing import FakeAsyncClient, FakeClient, InMemoryRouter, RecordedCall
 
@@ -56,6 +63,13 @@ class Decides:
 
 
 @dataclass(frozen=True)
+class Takes:
+    """The verdict is taken."""
+
+    response = feedback_service_pb2.RecordFeedbackResponse(request_id="r1")
+
+
+@dataclass(frozen=True)
 class Fails:
     """The call fails with this error; a stream brings the events first."""
 
@@ -71,7 +85,7 @@ class Ends:
     events: Sequence[StreamEvent]
 
 
-Scene = Answers | Decides | Fails | Ends
+Scene = Answers | Decides | Takes | Fails | Ends
 
 
 @dataclass
@@ -117,6 +131,8 @@ class DoubleBackend:
                     self.router.stream(*events)
                 case Decides(response):
                     self.router.route_to(response)
+                case Takes():
+                    self.router.respond(scene.response)
                 case Fails(error, (), rpc):
                     self.router.fail(error, on=rpc)
                 case Fails(error, events):
@@ -137,7 +153,7 @@ def _as_received(call: RecordedCall) -> Received:
     return Received(call.rpc, call.request, dict(call.metadata), call.timeout_seconds, lambda: call.cancelled)
 
 
-class ScriptedRouter(router_service_pb2_grpc.RouterServiceServicer):
+class ScriptedRouter(router_service_pb2_grpc.RouterServiceServicer, feedback_service_pb2_grpc.FeedbackServiceServicer):
     """A servicer that plays scenes and speaks the contract with the library's own means."""
 
     def __init__(self) -> None:
@@ -149,6 +165,9 @@ class ScriptedRouter(router_service_pb2_grpc.RouterServiceServicer):
 
     async def Complete(self, request: Any, context: Any) -> Any:
         return await self._unary("Complete", request, context)
+
+    async def RecordFeedback(self, request: Any, context: Any) -> Any:
+        return await self._unary("RecordFeedback", request, context)
 
     async def StreamComplete(self, request: Any, context: Any) -> None:  # type: ignore[override]  # it writes
         ended: list[bool] = []
@@ -171,6 +190,8 @@ class ScriptedRouter(router_service_pb2_grpc.RouterServiceServicer):
                 await _abort(context, error)
             case Answers(response) | Decides(response):
                 return response
+            case Takes():
+                return scene.response
             case _:
                 raise TypeError(f"{rpc} cannot play {scene}")
 
@@ -206,12 +227,11 @@ async def grpc_backend() -> AsyncIterator[GrpcBackend]:
 
 
 @asynccontextmanager
-async def serving(
-    router: router_service_pb2_grpc.RouterServiceServicer, address: str = "127.0.0.1:0"
-) -> AsyncIterator[str]:
+async def serving(router: ScriptedRouter, address: str = "127.0.0.1:0") -> AsyncIterator[str]:
     """A server of this servicer; gives its target."""
     server = grpc.aio.server()
     router_service_pb2_grpc.add_RouterServiceServicer_to_server(router, server)
+    feedback_service_pb2_grpc.add_FeedbackServiceServicer_to_server(router, server)
     port = server.add_insecure_port(address)
     await server.start()
     try:

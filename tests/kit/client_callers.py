@@ -47,6 +47,9 @@ class Caller(Protocol):
     async def route(self, prompt: Any, **options: Any) -> Decision:
         """See `Client.route`."""
 
+    async def record_feedback(self, *verdict: Any, **options: Any) -> None:
+        """See `Client.record_feedback`."""
+
     async def read(self, prompt: Any, **options: Any) -> Reading:
         """Reads a stream event by event."""
 
@@ -86,6 +89,9 @@ class SyncCaller:
 
     async def route(self, prompt: Any, **options: Any) -> Decision:
         return await asyncio.to_thread(self.client.route, prompt, **options)
+
+    async def record_feedback(self, *verdict: Any, **options: Any) -> None:
+        await asyncio.to_thread(self.client.record_feedback, *verdict, **options)
 
     async def read(self, prompt: Any, **options: Any) -> Reading:
         def read() -> Reading:
@@ -171,6 +177,9 @@ class AsyncCaller:
 
     async def route(self, prompt: Any, **options: Any) -> Decision:
         return await self.client.route(prompt, **options)
+
+    async def record_feedback(self, *verdict: Any, **options: Any) -> None:
+        await self.client.record_feedback(*verdict, **options)
 
     async def read(self, prompt: Any, **options: Any) -> Reading:
         reading = Reading()

@@ -11,8 +11,13 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from kit.clock import CountingIds, FakeClock
+from pointsman.v1 import feedback_service_pb2_grpc
 from pointsman_server.rpc.boundary import Boundary
 from pointsman_server.rpc.server import GrpcServer
+
+_NOTHING: Any = feedback_service_pb2_grpc.FeedbackServiceServicer
+NO_FEEDBACK = _NOTHING()
+"""Serves none of its methods."""
 
 
 @dataclass
@@ -34,10 +39,12 @@ class Door:
 
 
 @asynccontextmanager
-async def open_door(router: Any, *, most_calls: int = 10, reflection: bool = True) -> AsyncGenerator[Door, None]:
-    """Serves this implementation of RouterService."""
+async def open_door(
+    router: Any, feedback: Any = NO_FEEDBACK, *, most_calls: int = 10, reflection: bool = True
+) -> AsyncGenerator[Door, None]:
+    """Serves these implementations of RouterService and FeedbackService."""
     boundary = Boundary(CountingIds(), FakeClock(), most_calls)
-    server = GrpcServer(router, boundary, address="127.0.0.1:0", offer_reflection=reflection)
+    server = GrpcServer(router, feedback, boundary, address="127.0.0.1:0", offer_reflection=reflection)
     port = await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

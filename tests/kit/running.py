@@ -14,7 +14,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from pointsman.v1 import completion_pb2, router_service_pb2_grpc
 from pointsman_server.bootstrap.service import Service
-from pointsman_server.config.policy_file import compile_policy
+from pointsman_server.config.policy_file import LoadedPolicy, compile_policy
 from pointsman_server.config.settings import Address, Settings
 from pointsman_server.domain.catalog import Snapshot
 
@@ -26,6 +26,7 @@ MODEL: Mapping[str, Any] = {
     "max_output_tokens": 4_000,
     "capabilities": ["streaming", "tools", "json_schema", "seed", "sampling", "vision", "reasoning"],
     "quality": 0.5,
+    "tokenizer": "o200k",
     "price": [{"input_usd_per_mtok": "1", "output_usd_per_mtok": "2"}],
 }
 """A model that can do everything; tests override what they are about."""
@@ -34,10 +35,15 @@ _TIMEOUTS = {"connect_seconds": 5, "first_token_seconds": 10, "idle_seconds": 10
 """Far longer than anything here takes on a busy machine; tests of stalls set shorter ones."""
 
 
+def load_for_test(policy: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> LoadedPolicy:
+    """A policy given as a dict in the shape of the YAML file, compiled."""
+    text = json.dumps({"version": 1, **policy}, indent=1)  # JSON is YAML
+    return compile_policy(text.encode(), "test.yaml", environ or {}, datetime.now(UTC).date())
+
+
 def compile_for_test(policy: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Snapshot:
     """The snapshot of a policy given as a dict in the shape of the YAML file."""
-    text = json.dumps({"version": 1, **policy}, indent=1)  # JSON is YAML
-    return compile_policy(text.encode(), "test.yaml", environ or {}, datetime.now(UTC).date()).snapshot
+    return load_for_test(policy, environ).snapshot
 
 
 def one_deployment_each(
@@ -69,9 +75,11 @@ def one_deployment_each(
 
 
 @asynccontextmanager
-async def running_service(snapshot: Snapshot, **settings: Any) -> AsyncGenerator[Service, None]:
-    """A service on a free port of the loopback interface."""
-    service = Service(replace(Settings(), **{"grpc_address": LOOPBACK, **settings}), snapshot)
+async def running_service(policy: Snapshot | LoadedPolicy, **settings: Any) -> AsyncGenerator[Service, None]:
+    """A service on a free port of the loopback interface; it keeps no state unless it is told where to."""
+    snapshot, record = (policy, None) if isinstance(policy, Snapshot) else (policy.snapshot, policy.record)
+    chosen = replace(Settings(), **{"grpc_address": LOOPBACK, "state_dir": "", **settings})
+    service = Service(chosen, snapshot, record)
     await service.start()
     try:
         yield service

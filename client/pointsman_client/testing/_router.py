@@ -15,6 +15,7 @@ from google.protobuf.message import Message as ProtoMessage
 
 from pointsman.v1 import admin_service_pb2, embedding_service_pb2, feedback_service_pb2, router_service_pb2
 from pointsman.v1.completion_pb2 import CompletionSpec, Message, Part
+from pointsman.v1.feedback_service_pb2 import RecordFeedbackRequest, RecordFeedbackResponse
 from pointsman.v1.router_service_pb2 import CompleteRequest, RouteRequest, RouteResponse, StreamCompleteRequest
 from pointsman_client._streaming import StreamEvent
 from pointsman_client.errors import PointsmanError
@@ -64,7 +65,8 @@ class InMemoryRouter:
 
     `Complete` and `StreamComplete` share a queue: an answer is given whole or streamed word by word, as the caller
     asks. `Route` has a queue of its own and decides for the deployment "in-memory" when that is empty; every other
-    RPC has one too. A call that finds no answer raises AssertionError. Safe for any number of threads.
+    RPC has one too. `RecordFeedback` takes every verdict unless something else is scripted. A call that finds no
+    answer raises AssertionError. Safe for any number of threads.
     """
 
     def __init__(self) -> None:
@@ -78,6 +80,11 @@ class InMemoryRouter:
         """What was asked so far, in order."""
         kinds = (CompleteRequest, StreamCompleteRequest, RouteRequest)
         return [call.request.completion for call in self.calls if isinstance(call.request, kinds)]
+
+    @property
+    def verdicts(self) -> list[RecordFeedbackRequest]:
+        """The verdicts that were given so far, in order; those that a script refused are among them."""
+        return [call.request for call in self.calls if isinstance(call.request, RecordFeedbackRequest)]
 
     def answer(self, *answers: AnswerLike) -> None:
         """The next completions are answered so: with a text, a message, or a whole `CompleteResponse`."""
@@ -128,6 +135,8 @@ class InMemoryRouter:
     def _unscripted(self, rpc: str) -> Script:
         if rpc == "Route":
             return partial(_routed, DEPLOYMENT)
+        if rpc == "RecordFeedback":
+            return _taken
         if rpc in (_COMPLETION, "StreamComplete") and self._handler is not None:
             return partial(_handled, self._handler)
         raise AssertionError(f"{rpc} was called, but no answer is left: script one more")
@@ -158,6 +167,10 @@ def _routed(decided: str | RouteResponse, rpc: str, request: Any) -> Outcome:
     return Outcome((decided,))
 
 
+def _taken(rpc: str, request: Any) -> Outcome:
+    return Outcome((RecordFeedbackResponse(request_id=request.request_id),))
+
+
 def _request_id(request: Any) -> str:
     completion = getattr(request, "completion", None)
-    return completion.request_id if completion is not None else getattr(request, "request_id", "")
+    return completion.request_id if completion is not None else ""

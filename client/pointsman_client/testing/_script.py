@@ -44,8 +44,8 @@ class Outcome:
 
 
 def decision(deployment: str = DEPLOYMENT) -> RouteDecision:
-    """A decision for a deployment."""
-    return RouteDecision(chosen=ChosenDeployment(deployment=deployment))
+    """A decision for a deployment; its id can be named as one of a server's."""
+    return RouteDecision(decision_id=f"dec_{deployment}", chosen=ChosenDeployment(deployment=deployment))
 
 
 def whole_answer(answer: AnswerLike, request_id: str) -> CompleteResponse:

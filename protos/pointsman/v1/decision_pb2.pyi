@@ -55,6 +55,8 @@ class _ExclusionReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper
     """Its circuit breaker is open."""
     EXCLUSION_REASON_COOLDOWN: _ExclusionReason.ValueType  # 13
     """It asked to be left alone for a while."""
+    EXCLUSION_REASON_RULE: _ExclusionReason.ValueType  # 14
+    """A rule of the policy leaves it out."""
 
 class ExclusionReason(_ExclusionReason, metaclass=_ExclusionReasonEnumTypeWrapper):
     """Why a deployment may not answer a request."""
@@ -87,7 +89,77 @@ EXCLUSION_REASON_BREAKER_OPEN: ExclusionReason.ValueType  # 12
 """Its circuit breaker is open."""
 EXCLUSION_REASON_COOLDOWN: ExclusionReason.ValueType  # 13
 """It asked to be left alone for a while."""
+EXCLUSION_REASON_RULE: ExclusionReason.ValueType  # 14
+"""A rule of the policy leaves it out."""
 global___ExclusionReason = ExclusionReason
+
+class _TaskType:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _TaskTypeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_TaskType.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    TASK_TYPE_UNSPECIFIED: _TaskType.ValueType  # 0
+    """Not judged."""
+    TASK_TYPE_CHAT: _TaskType.ValueType  # 1
+    """Small talk."""
+    TASK_TYPE_LOOKUP: _TaskType.ValueType  # 2
+    """One fact."""
+    TASK_TYPE_EXTRACTION: _TaskType.ValueType  # 3
+    """Something that a given text states."""
+    TASK_TYPE_CLASSIFICATION: _TaskType.ValueType  # 4
+    """A label, a language, a sentiment, a pick from a list."""
+    TASK_TYPE_REWRITING: _TaskType.ValueType  # 5
+    """A given text, corrected, shortened, reformatted or in another tone."""
+    TASK_TYPE_TRANSLATION: _TaskType.ValueType  # 6
+    """A given text in another language."""
+    TASK_TYPE_SUMMARISING: _TaskType.ValueType  # 7
+    """A given text in short."""
+    TASK_TYPE_EXPLAINING: _TaskType.ValueType  # 8
+    """How or why something works."""
+    TASK_TYPE_WRITING: _TaskType.ValueType  # 9
+    """A new text."""
+    TASK_TYPE_CODE: _TaskType.ValueType  # 10
+    """Code, commands, queries, systems."""
+    TASK_TYPE_MATHEMATICS: _TaskType.ValueType  # 11
+    """A calculation, an exercise, a proof."""
+    TASK_TYPE_ANALYSIS: _TaskType.ValueType  # 12
+    """A judgement of a case, a comparison, a cause."""
+    TASK_TYPE_PLANNING: _TaskType.ValueType  # 13
+    """A plan, a schedule, a strategy."""
+
+class TaskType(_TaskType, metaclass=_TaskTypeEnumTypeWrapper):
+    """What kind of work a request asks for, as far as its text tells."""
+
+TASK_TYPE_UNSPECIFIED: TaskType.ValueType  # 0
+"""Not judged."""
+TASK_TYPE_CHAT: TaskType.ValueType  # 1
+"""Small talk."""
+TASK_TYPE_LOOKUP: TaskType.ValueType  # 2
+"""One fact."""
+TASK_TYPE_EXTRACTION: TaskType.ValueType  # 3
+"""Something that a given text states."""
+TASK_TYPE_CLASSIFICATION: TaskType.ValueType  # 4
+"""A label, a language, a sentiment, a pick from a list."""
+TASK_TYPE_REWRITING: TaskType.ValueType  # 5
+"""A given text, corrected, shortened, reformatted or in another tone."""
+TASK_TYPE_TRANSLATION: TaskType.ValueType  # 6
+"""A given text in another language."""
+TASK_TYPE_SUMMARISING: TaskType.ValueType  # 7
+"""A given text in short."""
+TASK_TYPE_EXPLAINING: TaskType.ValueType  # 8
+"""How or why something works."""
+TASK_TYPE_WRITING: TaskType.ValueType  # 9
+"""A new text."""
+TASK_TYPE_CODE: TaskType.ValueType  # 10
+"""Code, commands, queries, systems."""
+TASK_TYPE_MATHEMATICS: TaskType.ValueType  # 11
+"""A calculation, an exercise, a proof."""
+TASK_TYPE_ANALYSIS: TaskType.ValueType  # 12
+"""A judgement of a case, a comparison, a cause."""
+TASK_TYPE_PLANNING: TaskType.ValueType  # 13
+"""A plan, a schedule, a strategy."""
+global___TaskType = TaskType
 
 @typing.final
 class Factor(google.protobuf.message.Message):
@@ -227,6 +299,28 @@ class ExcludedDeployment(google.protobuf.message.Message):
 global___ExcludedDeployment = ExcludedDeployment
 
 @typing.final
+class TierProbability(google.protobuf.message.Message):
+    """How likely a request is of a tier, by the written rubric."""
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TIER_FIELD_NUMBER: builtins.int
+    PROBABILITY_FIELD_NUMBER: builtins.int
+    tier: pointsman.v1.completion_pb2.Tier.ValueType
+    """The tier."""
+    probability: builtins.float
+    """0 to 1; over all tiers they sum to 1."""
+    def __init__(
+        self,
+        *,
+        tier: pointsman.v1.completion_pb2.Tier.ValueType = ...,
+        probability: builtins.float = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["probability", b"probability", "tier", b"tier"]) -> None: ...
+
+global___TierProbability = TierProbability
+
+@typing.final
 class Complexity(google.protobuf.message.Message):
     """How hard the request looks."""
 
@@ -235,13 +329,24 @@ class Complexity(google.protobuf.message.Message):
     SCORE_FIELD_NUMBER: builtins.int
     TIER_FIELD_NUMBER: builtins.int
     FACTORS_FIELD_NUMBER: builtins.int
+    TASK_FIELD_NUMBER: builtins.int
+    TIER_PROBABILITIES_FIELD_NUMBER: builtins.int
+    NEEDS_FRESH_FACTS_FIELD_NUMBER: builtins.int
     score: builtins.float
-    """0 is trivial, 1 is the hardest."""
+    """How much a strong model is needed: 0 is not at all, 1 the most."""
     tier: pointsman.v1.completion_pb2.Tier.ValueType
-    """The tier whose band the score falls in."""
+    """The tier of what is asked, by the written rubric."""
+    task: global___TaskType.ValueType
+    """What kind of work is asked for."""
+    needs_fresh_facts: builtins.bool
+    """Whether the answer depends on what happened lately, which takes a model that can search."""
     @property
     def factors(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Factor]:
         """What moved the score."""
+
+    @property
+    def tier_probabilities(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___TierProbability]:
+        """How sure the tier is, lightest first."""
 
     def __init__(
         self,
@@ -249,8 +354,11 @@ class Complexity(google.protobuf.message.Message):
         score: builtins.float = ...,
         tier: pointsman.v1.completion_pb2.Tier.ValueType = ...,
         factors: collections.abc.Iterable[global___Factor] | None = ...,
+        task: global___TaskType.ValueType = ...,
+        tier_probabilities: collections.abc.Iterable[global___TierProbability] | None = ...,
+        needs_fresh_facts: builtins.bool = ...,
     ) -> None: ...
-    def ClearField(self, field_name: typing.Literal["factors", b"factors", "score", b"score", "tier", b"tier"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["factors", b"factors", "needs_fresh_facts", b"needs_fresh_facts", "score", b"score", "task", b"task", "tier", b"tier", "tier_probabilities", b"tier_probabilities"]) -> None: ...
 
 global___Complexity = Complexity
 
@@ -269,6 +377,8 @@ class RouteDecision(google.protobuf.message.Message):
     EXACT_FIELD_NUMBER: builtins.int
     POLICY_VERSION_FIELD_NUMBER: builtins.int
     DECISION_LATENCY_FIELD_NUMBER: builtins.int
+    APPLIED_RULES_FIELD_NUMBER: builtins.int
+    QUALITY_BIAS_FIELD_NUMBER: builtins.int
     decision_id: builtins.str
     """Names this decision."""
     input_tokens: builtins.int
@@ -277,6 +387,8 @@ class RouteDecision(google.protobuf.message.Message):
     """Whether `input_tokens` is a count; otherwise it is an estimate."""
     policy_version: builtins.str
     """The version of the policy that decided."""
+    quality_bias: builtins.float
+    """The dial between cost (0) and quality (1) that was in force."""
     @property
     def chosen(self) -> global___ChosenDeployment:
         """The pick: the first of `ranked`."""
@@ -297,6 +409,10 @@ class RouteDecision(google.protobuf.message.Message):
     def decision_latency(self) -> google.protobuf.duration_pb2.Duration:
         """How long the decision took."""
 
+    @property
+    def applied_rules(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Names of the policy's rules that had a say, in their order."""
+
     def __init__(
         self,
         *,
@@ -309,8 +425,10 @@ class RouteDecision(google.protobuf.message.Message):
         exact: builtins.bool = ...,
         policy_version: builtins.str = ...,
         decision_latency: google.protobuf.duration_pb2.Duration | None = ...,
+        applied_rules: collections.abc.Iterable[builtins.str] | None = ...,
+        quality_bias: builtins.float = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["chosen", b"chosen", "complexity", b"complexity", "decision_latency", b"decision_latency"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["chosen", b"chosen", "complexity", b"complexity", "decision_id", b"decision_id", "decision_latency", b"decision_latency", "exact", b"exact", "excluded", b"excluded", "input_tokens", b"input_tokens", "policy_version", b"policy_version", "ranked", b"ranked"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["applied_rules", b"applied_rules", "chosen", b"chosen", "complexity", b"complexity", "decision_id", b"decision_id", "decision_latency", b"decision_latency", "exact", b"exact", "excluded", b"excluded", "input_tokens", b"input_tokens", "policy_version", b"policy_version", "quality_bias", b"quality_bias", "ranked", b"ranked"]) -> None: ...
 
 global___RouteDecision = RouteDecision

@@ -80,6 +80,10 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """This server does not offer the feature; the field names it."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 28
     """Something unforeseen; the request id finds it in the server's log."""
+    ERROR_REASON_DECISION_EXPIRED: _ErrorReason.ValueType  # 29
+    """The decision named in the request is unknown, too old, or of another policy or request; ask `Route` again."""
+    ERROR_REASON_REQUEST_NOT_FOUND: _ErrorReason.ValueType  # 30
+    """No call with this id is known, or it is too long ago."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The `reason` of the `google.rpc.ErrorInfo` that every error carries, in the domain `pointsman.v1`. The enum's
@@ -144,4 +148,8 @@ ERROR_REASON_FEATURE_UNAVAILABLE: ErrorReason.ValueType  # 27
 """This server does not offer the feature; the field names it."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 28
 """Something unforeseen; the request id finds it in the server's log."""
+ERROR_REASON_DECISION_EXPIRED: ErrorReason.ValueType  # 29
+"""The decision named in the request is unknown, too old, or of another policy or request; ask `Route` again."""
+ERROR_REASON_REQUEST_NOT_FOUND: ErrorReason.ValueType  # 30
+"""No call with this id is known, or it is too long ago."""
 global___ErrorReason = ErrorReason

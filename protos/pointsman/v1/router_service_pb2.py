@@ -28,7 +28,7 @@ from pointsman.v1 import decision_pb2 as pointsman_dot_v1_dot_decision__pb2
 from pointsman.v1 import rules_pb2 as pointsman_dot_v1_dot_rules__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!pointsman/v1/router_service.proto\x12\x0cpointsman.v1\x1a\x19pointsman/v1/answer.proto\x1a\x1dpointsman/v1/completion.proto\x1a\x1bpointsman/v1/decision.proto\x1a\x18pointsman/v1/rules.proto\"H\n\x0cRouteRequest\x12\x38\n\ncompletion\x18\x01 \x01(\x0b\x32\x1c.pointsman.v1.CompletionSpecB\x06\xca\xf3\x18\x02\x08\x01\"{\n\rRouteResponse\x12-\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1b.pointsman.v1.RouteDecision\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\'\n\x08warnings\x18\x03 \x03(\x0b\x32\x15.pointsman.v1.Warning\"K\n\x0f\x43ompleteRequest\x12\x38\n\ncompletion\x18\x01 \x01(\x0b\x32\x1c.pointsman.v1.CompletionSpecB\x06\xca\xf3\x18\x02\x08\x01\"\x89\x01\n\x15StreamCompleteRequest\x12\x38\n\ncompletion\x18\x01 \x01(\x0b\x32\x1c.pointsman.v1.CompletionSpecB\x06\xca\xf3\x18\x02\x08\x01\x12\x36\n\x08\x66\x61ilover\x18\x02 \x01(\x0e\x32\x1c.pointsman.v1.StreamFailoverB\x06\xca\xf3\x18\x02P\x01\x32\x80\x02\n\rRouterService\x12\x45\n\x05Route\x12\x1a.pointsman.v1.RouteRequest\x1a\x1b.pointsman.v1.RouteResponse\"\x03\x90\x02\x01\x12I\n\x08\x43omplete\x12\x1d.pointsman.v1.CompleteRequest\x1a\x1e.pointsman.v1.CompleteResponse\x12]\n\x0eStreamComplete\x12#.pointsman.v1.StreamCompleteRequest\x1a$.pointsman.v1.StreamCompleteResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!pointsman/v1/router_service.proto\x12\x0cpointsman.v1\x1a\x19pointsman/v1/answer.proto\x1a\x1dpointsman/v1/completion.proto\x1a\x1bpointsman/v1/decision.proto\x1a\x18pointsman/v1/rules.proto\"H\n\x0cRouteRequest\x12\x38\n\ncompletion\x18\x01 \x01(\x0b\x32\x1c.pointsman.v1.CompletionSpecB\x06\xca\xf3\x18\x02\x08\x01\"{\n\rRouteResponse\x12-\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x1b.pointsman.v1.RouteDecision\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\'\n\x08warnings\x18\x03 \x03(\x0b\x32\x15.pointsman.v1.Warning\"{\n\x0f\x43ompleteRequest\x12\x38\n\ncompletion\x18\x01 \x01(\x0b\x32\x1c.pointsman.v1.CompletionSpecB\x06\xca\xf3\x18\x02\x08\x01\x12.\n\x0b\x64\x65\x63ision_id\x18\x02 \x01(\tB\x19\xca\xf3\x18\x15\x18\x80\x01\"\x10[A-Za-z0-9_.:-]*\"\xb9\x01\n\x15StreamCompleteRequest\x12\x38\n\ncompletion\x18\x01 \x01(\x0b\x32\x1c.pointsman.v1.CompletionSpecB\x06\xca\xf3\x18\x02\x08\x01\x12\x36\n\x08\x66\x61ilover\x18\x02 \x01(\x0e\x32\x1c.pointsman.v1.StreamFailoverB\x06\xca\xf3\x18\x02P\x01\x12.\n\x0b\x64\x65\x63ision_id\x18\x03 \x01(\tB\x19\xca\xf3\x18\x15\x18\x80\x01\"\x10[A-Za-z0-9_.:-]*2\x80\x02\n\rRouterService\x12\x45\n\x05Route\x12\x1a.pointsman.v1.RouteRequest\x1a\x1b.pointsman.v1.RouteResponse\"\x03\x90\x02\x01\x12I\n\x08\x43omplete\x12\x1d.pointsman.v1.CompleteRequest\x1a\x1e.pointsman.v1.CompleteResponse\x12]\n\x0eStreamComplete\x12#.pointsman.v1.StreamCompleteRequest\x1a$.pointsman.v1.StreamCompleteResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,10 +39,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROUTEREQUEST'].fields_by_name['completion']._serialized_options = b'\312\363\030\002\010\001'
   _globals['_COMPLETEREQUEST'].fields_by_name['completion']._loaded_options = None
   _globals['_COMPLETEREQUEST'].fields_by_name['completion']._serialized_options = b'\312\363\030\002\010\001'
+  _globals['_COMPLETEREQUEST'].fields_by_name['decision_id']._loaded_options = None
+  _globals['_COMPLETEREQUEST'].fields_by_name['decision_id']._serialized_options = b'\312\363\030\025\030\200\001\"\020[A-Za-z0-9_.:-]*'
   _globals['_STREAMCOMPLETEREQUEST'].fields_by_name['completion']._loaded_options = None
   _globals['_STREAMCOMPLETEREQUEST'].fields_by_name['completion']._serialized_options = b'\312\363\030\002\010\001'
   _globals['_STREAMCOMPLETEREQUEST'].fields_by_name['failover']._loaded_options = None
   _globals['_STREAMCOMPLETEREQUEST'].fields_by_name['failover']._serialized_options = b'\312\363\030\002P\001'
+  _globals['_STREAMCOMPLETEREQUEST'].fields_by_name['decision_id']._loaded_options = None
+  _globals['_STREAMCOMPLETEREQUEST'].fields_by_name['decision_id']._serialized_options = b'\312\363\030\025\030\200\001\"\020[A-Za-z0-9_.:-]*'
   _globals['_ROUTERSERVICE'].methods_by_name['Route']._loaded_options = None
   _globals['_ROUTERSERVICE'].methods_by_name['Route']._serialized_options = b'\220\002\001'
   _globals['_ROUTEREQUEST']._serialized_start=164
@@ -50,9 +54,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ROUTERESPONSE']._serialized_start=238
   _globals['_ROUTERESPONSE']._serialized_end=361
   _globals['_COMPLETEREQUEST']._serialized_start=363
-  _globals['_COMPLETEREQUEST']._serialized_end=438
-  _globals['_STREAMCOMPLETEREQUEST']._serialized_start=441
-  _globals['_STREAMCOMPLETEREQUEST']._serialized_end=578
-  _globals['_ROUTERSERVICE']._serialized_start=581
-  _globals['_ROUTERSERVICE']._serialized_end=837
+  _globals['_COMPLETEREQUEST']._serialized_end=486
+  _globals['_STREAMCOMPLETEREQUEST']._serialized_start=489
+  _globals['_STREAMCOMPLETEREQUEST']._serialized_end=674
+  _globals['_ROUTERSERVICE']._serialized_start=677
+  _globals['_ROUTERSERVICE']._serialized_end=933
 # @@protoc_insertion_point(module_scope)

@@ -74,6 +74,9 @@ class CompleteRequest(google.protobuf.message.Message):
     DESCRIPTOR: google.protobuf.descriptor.Descriptor
 
     COMPLETION_FIELD_NUMBER: builtins.int
+    DECISION_ID_FIELD_NUMBER: builtins.int
+    decision_id: builtins.str
+    """A decision that `Route` gave for the same request: its plan is followed while it is fresh and the policy unchanged."""
     @property
     def completion(self) -> pointsman.v1.completion_pb2.CompletionSpec:
         """What is asked."""
@@ -82,9 +85,10 @@ class CompleteRequest(google.protobuf.message.Message):
         self,
         *,
         completion: pointsman.v1.completion_pb2.CompletionSpec | None = ...,
+        decision_id: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["completion", b"completion"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["completion", b"completion"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["completion", b"completion", "decision_id", b"decision_id"]) -> None: ...
 
 global___CompleteRequest = CompleteRequest
 
@@ -96,8 +100,11 @@ class StreamCompleteRequest(google.protobuf.message.Message):
 
     COMPLETION_FIELD_NUMBER: builtins.int
     FAILOVER_FIELD_NUMBER: builtins.int
+    DECISION_ID_FIELD_NUMBER: builtins.int
     failover: pointsman.v1.answer_pb2.StreamFailover.ValueType
     """What to do when a provider fails in the middle of its answer."""
+    decision_id: builtins.str
+    """A decision that `Route` gave for the same request: its plan is followed while it is fresh and the policy unchanged."""
     @property
     def completion(self) -> pointsman.v1.completion_pb2.CompletionSpec:
         """What is asked."""
@@ -107,8 +114,9 @@ class StreamCompleteRequest(google.protobuf.message.Message):
         *,
         completion: pointsman.v1.completion_pb2.CompletionSpec | None = ...,
         failover: pointsman.v1.answer_pb2.StreamFailover.ValueType = ...,
+        decision_id: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["completion", b"completion"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["completion", b"completion", "failover", b"failover"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["completion", b"completion", "decision_id", b"decision_id", "failover", b"failover"]) -> None: ...
 
 global___StreamCompleteRequest = StreamCompleteRequest

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 import click
 
 from pointsman.v1.completion_pb2 import Capability, DataClass, Message, Part, Tier
-from pointsman_client import CompletionOptions, image_from_path, user
+from pointsman_client import RouteOptions, image_from_path, user
 from pointsman_server.cli.configuration import GRPC_ADDRESS_VARIABLE, ConfigurationError
 
 DEFAULT_SERVER = "127.0.0.1:50051"
@@ -25,7 +25,7 @@ class Ask:
 
     server: str
     messages: Sequence[Message]
-    options: CompletionOptions
+    options: RouteOptions
 
 
 def ask_options(command: Command) -> Command:
@@ -43,7 +43,7 @@ def read_ask(asked: dict[str, Any]) -> Ask:
     given = {name: asked[option] for option, name in _FIELDS.items() if asked[option] not in (None, ())}
     if asked["label"]:
         given["labels"] = dict(asked["label"])
-    return Ask(asked["server"], [message], cast("CompletionOptions", given))
+    return Ask(asked["server"], [message], cast("RouteOptions", given))
 
 
 @contextmanager
@@ -76,12 +76,15 @@ def _label(ctx: click.Context, param: click.Parameter, value: Sequence[str]) -> 
     return [(key, text) for key, _, text in pairs]
 
 
+server_option: Callable[[Any], Any] = click.option(
+    "--server", metavar="ADDRESS", default=DEFAULT_SERVER, envvar=GRPC_ADDRESS_VARIABLE,
+    show_default=True, show_envvar=True, help="The server to ask.",
+)  # fmt: skip
+"""For every command that asks a server."""
+
 _OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.argument("prompt", metavar="PROMPT|-"),
-    click.option(
-        "--server", metavar="ADDRESS", default=DEFAULT_SERVER, envvar=GRPC_ADDRESS_VARIABLE,
-        show_default=True, show_envvar=True, help="The server to ask.",
-    ),
+    server_option,
     click.option("--system", metavar="TEXT", help="Instructions put before the prompt."),
     click.option("--image", metavar="FILE", multiple=True, help="An image that belongs to the prompt; repeatable."),
     click.option("--tier", type=_names(Tier, "TIER_"), help="The model strength wanted."),

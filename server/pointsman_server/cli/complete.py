@@ -29,6 +29,7 @@ _FAILOVERS = [name.removeprefix("STREAM_FAILOVER_").lower() for name in StreamFa
 @click.option("--max-output-tokens", type=int, metavar="N", help="Most tokens of the answer.")
 @click.option("--temperature", type=float, metavar="0…2", help="Randomness.")
 @click.option("--schema", metavar="FILE", help="A JSON Schema that the answer must satisfy.")
+@click.option("--decision", metavar="ID", help="Follow a decision of `pointsman route` for the same question.")
 @click.option("--failover", type=click.Choice(_FAILOVERS), help="What to do when a stream breaks; needs --stream.")
 @click.option("--json", "as_json", is_flag=True, help="Print the response as JSON; with --stream, one event per line.")
 def complete(
@@ -37,6 +38,7 @@ def complete(
     max_output_tokens: int | None,
     temperature: float | None,
     schema: str | None,
+    decision: str | None,
     failover: str | None,
     as_json: bool,
     **asked: Any,
@@ -46,7 +48,12 @@ def complete(
     The answer alone goes to standard output. Which deployment gave it, tokens and cost go to standard error.
     """
     ask = read_ask(asked)
-    given = {"max_output_tokens": max_output_tokens, "temperature": temperature, "response_schema": _schema(schema)}
+    given = {
+        "max_output_tokens": max_output_tokens,
+        "temperature": temperature,
+        "response_schema": _schema(schema),
+        "decision_id": decision,
+    }
     options: dict[str, Any] = {**ask.options, **{name: value for name, value in given.items() if value is not None}}
     streaming = stream if stream is not None else sys.stdout.isatty() and not as_json
     if failover is not None and not streaming:

@@ -9,7 +9,7 @@ from importlib import import_module
 
 import click
 
-_COMMANDS = ("serve", "simulate", "preflight", "route", "complete")
+_COMMANDS = ("serve", "simulate", "preflight", "route", "complete", "feedback", "replay", "evaluate")
 
 
 class _Commands(click.Group):

@@ -43,7 +43,7 @@ def serve(policy: str | None, grpc_address: str | None) -> None:
     configure_logs(settings.log_level)
     _warn(environ, settings, loaded)
     try:
-        run_service(Service(settings, loaded.snapshot), on_ready=lambda port: _announce(settings, port))
+        run_service(Service(settings, loaded.snapshot, loaded.record), on_ready=lambda port: _announce(settings, port))
     except OSError as error:
         raise click.ClickException(f"{error}\nStop it, or listen elsewhere: --grpc-address 127.0.0.1:50052") from error
 

@@ -11,9 +11,11 @@ from pointsman_server.config.scalars import list_of, one_of, share, whole_number
 from pointsman_server.config.section import Keys, Section, Spot
 from pointsman_server.domain.catalog import Model
 from pointsman_server.domain.request import Capability, Tier
+from pointsman_server.domain.tokenizer import Tokenizer
 
 MAX_WINDOW_TOKENS = 100_000_000
 TIERS = {tier.name.lower(): tier for tier in Tier}
+TOKENIZERS = {tokenizer.value: tokenizer for tokenizer in Tokenizer}
 
 MODEL_KEYS: Keys = {
     "tier": "tier: standard",
@@ -22,6 +24,7 @@ MODEL_KEYS: Keys = {
     "capabilities": "capabilities: [tools, streaming]",
     "quality": "quality: 0.8",
     "price": 'price: {ref: "anthropic/claude-sonnet-4-5"}',
+    "tokenizer": "tokenizer: llama",
 }
 
 
@@ -38,6 +41,7 @@ def read_model(model_id: str, spot: Spot, price_list: PriceList, today: date) ->
         capabilities=frozenset(section.required("capabilities", list_of(capabilities), ())),
         quality=section.required("quality", share, 0.0),
         price=priced.price,
+        tokenizer=section.optional("tokenizer", one_of(TOKENIZERS), None),
     )
     _check_limits(section, model)
     if priced.listed:

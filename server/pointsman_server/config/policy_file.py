@@ -12,15 +12,17 @@ from typing import TypeVar
 from pointsman_server.config.base_url import Reach
 from pointsman_server.config.deployments import read_deployment
 from pointsman_server.config.fingerprint import fingerprint
-from pointsman_server.config.models import MAX_WINDOW_TOKENS, read_model
+from pointsman_server.config.models import read_model
 from pointsman_server.config.price_list import PriceList
 from pointsman_server.config.problems import Findings, Problem
 from pointsman_server.config.providers import ReadProvider, read_provider
 from pointsman_server.config.routes import read_aliases, read_tier_chains
-from pointsman_server.config.scalars import one_of, refuse_bad_id, share, whole_number
+from pointsman_server.config.routing import with_routing
+from pointsman_server.config.scalars import one_of, refuse_bad_id
 from pointsman_server.config.section import Keys, Section, Spot, UnacceptableError
 from pointsman_server.config.yaml_tree import MAX_BYTES, read_tree
 from pointsman_server.domain.catalog import Deployment, Model, Snapshot
+from pointsman_server.domain.record import PolicyRecord
 
 T = TypeVar("T")
 
@@ -33,10 +35,6 @@ POLICY_KEYS: Keys = {
     "tiers": "tiers: {standard: {chain: [claude-sonnet-direct]}}",
     "routing": "routing: {quality_bias: 0.5}",
 }
-ROUTING_KEYS: Keys = {
-    "quality_bias": "quality_bias: 0.5",
-    "default_max_output_tokens": "default_max_output_tokens: 4096",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +42,30 @@ class LoadedPolicy:
     """A compiled policy and what is probably a mistake in it.
 
     `reaches` tells for every provider id whether its host is this machine, a private network or the internet.
+    `text`, `priced_on` and `calibration`, the text of the calibration file, are what it was compiled from.
     """
 
     snapshot: Snapshot
     warnings: tuple[Problem, ...]
     reaches: Mapping[str, Reach]
+    text: str
+    priced_on: date
+    calibration: str = ""
+
+    @property
+    def record(self) -> PolicyRecord:
+        """What has to be kept to compile it to the same again."""
+        providers = self.snapshot.providers.values()
+        unusable = {provider.id: provider.unusable_because for provider in providers if provider.unusable_because}
+        return PolicyRecord(
+            version=self.snapshot.version,
+            text=self.text,
+            file=self.snapshot.source,
+            priced_on=self.priced_on,
+            unusable=unusable,
+            calibration=self.calibration,
+            cost_weights=self.snapshot.cost_weights,
+        )
 
 
 def load_policy(path: str | Path, environ: Mapping[str, str], today: date | None = None) -> LoadedPolicy:
@@ -59,13 +76,38 @@ def load_policy(path: str | Path, environ: Mapping[str, str], today: date | None
     return compile_policy(_content(Path(path)), str(path), environ, today or datetime.now(UTC).date())
 
 
-def compile_policy(data: bytes, file: str, environ: Mapping[str, str], today: date) -> LoadedPolicy:
-    """Compiles the bytes of a policy file; `file` names it in messages. Raises `PolicyError` with every problem."""
+def compile_policy(
+    data: bytes, file: str, environ: Mapping[str, str], today: date, *, kept_calibration: str | None = None
+) -> LoadedPolicy:
+    """Compiles the bytes of a policy file; `file` names it in messages. Raises `PolicyError` with every problem.
+
+    A calibration file is looked for beside `file`, unless its text was kept.
+    """
     findings = Findings(file)
     root = read_tree(data, findings)
-    policy = _read_policy(Section(Spot(findings, root, "", root.line), POLICY_KEYS), environ, today)
+    section = Section(Spot(findings, root, "", root.line), POLICY_KEYS)
+    policy = _read_policy(section, environ, today, kept_calibration)
     findings.raise_if_any()
-    return replace(policy, warnings=tuple(findings.warnings))
+    return replace(policy, warnings=tuple(findings.warnings), text=data.decode())
+
+
+def compile_record(record: PolicyRecord) -> Snapshot:
+    """The snapshot that a kept policy was compiled to, whatever was learned and whichever keys were set since."""
+    loaded = compile_policy(
+        record.text.encode(), record.file, {}, record.priced_on, kept_calibration=record.calibration
+    )
+    snapshot = loaded.snapshot
+    return replace(
+        snapshot,
+        version=record.version,
+        deployments={name: _as_kept(deployment, record) for name, deployment in snapshot.deployments.items()},
+        cost_weights=record.cost_weights or snapshot.cost_weights,
+    )
+
+
+def _as_kept(deployment: Deployment, record: PolicyRecord) -> Deployment:
+    because = record.unusable.get(deployment.provider.id, "")
+    return replace(deployment, provider=replace(deployment.provider, unusable_because=because))
 
 
 def _content(path: Path) -> bytes:
@@ -82,7 +124,9 @@ def _content(path: Path) -> bytes:
         findings.stop(0, "", f"cannot be read ({reason})", "Check the path and its permissions.")
 
 
-def _read_policy(section: Section, environ: Mapping[str, str], today: date) -> LoadedPolicy:
+def _read_policy(
+    section: Section, environ: Mapping[str, str], today: date, kept_calibration: str | None
+) -> LoadedPolicy:
     section.required("version", one_of({"1": 1}), 1)
     prices = PriceList(today)
     providers = section.required("providers", _defined(lambda name, spot: read_provider(name, spot, environ)), {})
@@ -97,9 +141,9 @@ def _read_policy(section: Section, environ: Mapping[str, str], today: date) -> L
         aliases=dict(sorted(aliases.items())),
         tier_chains=chains,
     )
-    snapshot = _with_routing(snapshot, section)
+    snapshot, calibration = with_routing(snapshot, section.at("routing"), kept_calibration)
     _warn_about_unused(section, snapshot, providers, models)
-    return _versioned(snapshot, providers)
+    return replace(_versioned(snapshot, providers, today), calibration=calibration)
 
 
 def _defined(read: Callable[[str, Spot], T]) -> Callable[[Spot], dict[str, T]]:
@@ -124,21 +168,6 @@ def _deployment_reader(
     return lambda name, spot: read_deployment(name, spot, compiled, models)
 
 
-def _with_routing(snapshot: Snapshot, section: Section) -> Snapshot:
-    spot = section.at("routing")
-    if spot is None:
-        return snapshot
-    routing = Section(spot, ROUTING_KEYS)
-    tokens = whole_number(1, MAX_WINDOW_TOKENS)
-    return replace(
-        snapshot,
-        quality_bias=routing.optional("quality_bias", share, snapshot.quality_bias),
-        default_max_output_tokens=routing.optional(
-            "default_max_output_tokens", tokens, snapshot.default_max_output_tokens
-        ),
-    )
-
-
 def _warn_about_unused(
     section: Section, snapshot: Snapshot, providers: Mapping[str, ReadProvider], models: Mapping[str, Model]
 ) -> None:
@@ -153,7 +182,7 @@ def _warn_about_unused(
                 spot.warn(f"defines '{name}', which no deployment uses", "Remove it, or add a deployment.")
 
 
-def _versioned(snapshot: Snapshot, providers: Mapping[str, ReadProvider]) -> LoadedPolicy:
+def _versioned(snapshot: Snapshot, providers: Mapping[str, ReadProvider], today: date) -> LoadedPolicy:
     references = {name: read.key_reference for name, read in providers.items()}
     reaches = {name: read.reach for name, read in providers.items()}
-    return LoadedPolicy(replace(snapshot, version=fingerprint(snapshot, references)), (), reaches)
+    return LoadedPolicy(replace(snapshot, version=fingerprint(snapshot, references)), (), reaches, "", today)

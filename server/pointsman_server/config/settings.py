@@ -83,6 +83,7 @@ class Settings:
     policy_file: str = "pointsman.yaml"
     database_url: str = field(default="sqlite:///var/pointsman.db", repr=False)
     redis_url: str = field(default="", repr=False)
+    state_dir: str = "var"
     workers: int = field(default_factory=_cores)
     log_level: LogLevel = LogLevel.INFO
     reflection: bool = True
@@ -192,6 +193,7 @@ _READERS: dict[str, Callable[[str], object]] = {
     "policy_file": _path,
     "database_url": _url("sqlite:///", "postgresql://"),
     "redis_url": _url("redis://", "rediss://"),
+    "state_dir": lambda text: _path(text) if text else "",
     "workers": _whole(1, _MAX_WORKERS),
     "log_level": _log_level,
     "reflection": _switch,

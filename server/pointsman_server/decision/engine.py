@@ -1,10 +1,11 @@
-"""The decision: a pure function from request, policy, health and token count to a plan."""
+"""The decision: a pure function from a request's circumstances and the policy to a plan."""
 
 from __future__ import annotations
 
-from pointsman_server.decision.complexity import judge_complexity
 from pointsman_server.decision.filters import Needs, reject, rules_for, work_out_needs
+from pointsman_server.decision.rules import gather_wishes
 from pointsman_server.decision.scoring import Costing, cost_of, rank
+from pointsman_server.decision.tokens import tokens_for
 from pointsman_server.domain.catalog import Deployment, Snapshot
 from pointsman_server.domain.errors import (
     ContextOverflow,
@@ -14,44 +15,57 @@ from pointsman_server.domain.errors import (
     NoEligibleDeployment,
     UnsupportedContent,
 )
-from pointsman_server.domain.health import HealthView
-from pointsman_server.domain.plan import ExclusionReason, Rejection, RoutePlan, TokenEstimate
-from pointsman_server.domain.request import CompletionRequest
+from pointsman_server.domain.facts import Circumstances
+from pointsman_server.domain.plan import ExclusionReason, Rejection, RoutePlan
 
-_CHOSEN_BY_CALLER = frozenset(
-    {ExclusionReason.NOT_PINNED, ExclusionReason.DENIED, ExclusionReason.NOT_ALLOWED, ExclusionReason.TIER}
+_BY_WISH = frozenset(
+    {
+        ExclusionReason.NOT_PINNED,
+        ExclusionReason.DENIED,
+        ExclusionReason.NOT_ALLOWED,
+        ExclusionReason.TIER,
+        ExclusionReason.RULE,
+    }
 )
+"""Somebody, the caller or the policy, wants others: says nothing of why those that are left cannot answer."""
+
 _PASSING = frozenset({ExclusionReason.BREAKER_OPEN, ExclusionReason.COOLDOWN})
 
 
-def decide(request: CompletionRequest, snapshot: Snapshot, health: HealthView, tokens: TokenEstimate) -> RoutePlan:
-    """The plan for this request; the same inputs give the same plan.
+def decide(circumstances: Circumstances, snapshot: Snapshot) -> RoutePlan:
+    """The plan under these circumstances and this policy; the same inputs give the same plan.
 
     Raises `DeploymentNotFound`, `ContextOverflow`, `UnsupportedContent`, `NobodyHealthy` or `NoEligibleDeployment`
     when nobody may answer.
     """
-    if request.deployment and snapshot.resolve(request.deployment) is None:
+    facts = circumstances.facts
+    if facts.deployment and snapshot.resolve(facts.deployment) is None:
         raise DeploymentNotFound
-    complexity = judge_complexity(request)
-    needs = work_out_needs(request, snapshot, tokens, health)
-    costed, rejections = _sift(needs, snapshot)
+    wishes = gather_wishes(circumstances, snapshot)
+    needs = work_out_needs(circumstances, wishes, snapshot)
+    costed, rejections = _sift(needs, circumstances, snapshot)
     if not costed:
         raise _nobody(needs, snapshot, rejections)
     return RoutePlan(
-        candidates=rank(costed, request, snapshot, complexity.tier, health),
+        candidates=rank(costed, circumstances, wishes, snapshot),
         rejections=rejections,
-        complexity=complexity,
-        input_tokens=tokens,
+        complexity=facts.complexity,
+        input_tokens=circumstances.tokens,
         policy_version=snapshot.version,
+        applied_rules=wishes.applied_rules,
+        quality_bias=wishes.quality_bias,
     )
 
 
-def _sift(needs: Needs, snapshot: Snapshot) -> tuple[list[Costing], tuple[Rejection, ...]]:
+def _sift(
+    needs: Needs, circumstances: Circumstances, snapshot: Snapshot
+) -> tuple[list[Costing], tuple[Rejection, ...]]:
     costings: list[Costing] = []
     rejections: list[Rejection] = []
     rules = rules_for(needs)
+    tier = needs.wishes.tier
     for deployment in snapshot.deployments.values():
-        verdict = reject(rules, needs, deployment) or cost_of(deployment, needs.request, snapshot, needs.tokens)
+        verdict = reject(rules, needs, deployment) or cost_of(deployment, circumstances, snapshot, tier)
         if isinstance(verdict, Costing):
             costings.append(verdict)
         else:
@@ -62,13 +76,13 @@ def _sift(needs: Needs, snapshot: Snapshot) -> tuple[list[Costing], tuple[Reject
 def _nobody(
     needs: Needs, snapshot: Snapshot, rejections: tuple[Rejection, ...]
 ) -> ContextOverflow | UnsupportedContent | NoEligibleDeployment | NobodyHealthy:
-    serious = [rejection for rejection in rejections if rejection.reason not in _CHOSEN_BY_CALLER]
+    serious = [rejection for rejection in rejections if rejection.reason not in _BY_WISH]
     if serious and all(rejection.reason in _PASSING for rejection in serious):
         return NobodyHealthy(tuple(serious), needs.health.retry_after_seconds(r.deployment_id for r in serious))
     too_long = [r for r in serious if r.reason is ExclusionReason.CONTEXT_WINDOW]
-    if too_long and len(too_long) == len(serious) and not needs.request.constraints.min_context_tokens:
-        windows = [_deployment(snapshot, r).model.context_window_tokens for r in too_long]
-        return ContextOverflow(needs.tokens.tokens, max(windows))
+    if too_long and len(too_long) == len(serious) and not needs.facts.constraints.min_context_tokens:
+        largest = max((_deployment(snapshot, r) for r in too_long), key=lambda one: one.model.context_window_tokens)
+        return ContextOverflow(tokens_for(largest, needs.tokens).tokens, largest.model.context_window_tokens)
     if needs.pinned_id and serious and serious[0].reason is ExclusionReason.CAPABILITY:
         problem = FieldProblem("completion.deployment", f"{serious[0].detail}, which the request needs")
         return UnsupportedContent((problem,))

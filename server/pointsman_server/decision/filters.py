@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from pointsman_server.decision.rules import Wishes, excluded_by
+from pointsman_server.decision.tokens import tokens_for
 from pointsman_server.domain.catalog import Deployment, Snapshot
+from pointsman_server.domain.facts import Circumstances, RequestFacts
 from pointsman_server.domain.health import HealthView
-from pointsman_server.domain.message import ImagePart
 from pointsman_server.domain.plan import ExclusionReason, Rejection, TokenEstimate
-from pointsman_server.domain.request import Capability, CompletionRequest, DataClass, ReasoningEffort
+from pointsman_server.domain.request import Capability, DataClass
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
     """What a request demands of a deployment, worked out once."""
 
-    request: CompletionRequest
+    facts: RequestFacts
+    wishes: Wishes
     tokens: TokenEstimate
     health: HealthView
     pinned_id: str
@@ -29,51 +32,35 @@ class Needs:
 Rule = Callable[[Needs, Deployment], Rejection | None]
 
 
-def work_out_needs(request: CompletionRequest, snapshot: Snapshot, tokens: TokenEstimate, health: HealthView) -> Needs:
-    """Resolves names and gathers the capabilities that the request's content implies."""
-    constraints = request.constraints
-    chain = snapshot.tier_chains.get(request.tier, ()) if request.tier is not None else ()
+def work_out_needs(circumstances: Circumstances, wishes: Wishes, snapshot: Snapshot) -> Needs:
+    """Resolves names, and adds what the rules require to what the request needs."""
+    facts = circumstances.facts
+    constraints = facts.constraints
+    chain = snapshot.tier_chains.get(facts.tier, ()) if facts.tier is not None else ()
     return Needs(
-        request=request,
-        tokens=tokens,
-        health=health,
-        pinned_id=snapshot.aliases.get(request.deployment, request.deployment),
+        facts=facts,
+        wishes=wishes,
+        tokens=circumstances.tokens,
+        health=circumstances.health,
+        pinned_id=snapshot.aliases.get(facts.deployment, facts.deployment),
         allowed_ids=_resolve(snapshot, constraints.allowed_deployments),
         denied_ids=_resolve(snapshot, constraints.denied_deployments),
         tier_chain_ids=frozenset(chain),
-        capabilities=constraints.required_capabilities | implied_capabilities(request),
+        capabilities=facts.capabilities | wishes.required if wishes.required else facts.capabilities,
     )
-
-
-def implied_capabilities(request: CompletionRequest) -> frozenset[Capability]:
-    """What the request needs without saying so: tools, vision, a schema, reasoning, sampling, a seed."""
-    generation = request.generation
-    implied: set[Capability] = set()
-    if generation.tools:
-        implied.add(Capability.TOOLS)
-    if generation.response_schema is not None:
-        implied.add(Capability.JSON_SCHEMA)
-    if generation.reasoning_effort not in (None, ReasoningEffort.NONE):
-        implied.add(Capability.REASONING)
-    if generation.seed is not None:
-        implied.add(Capability.SEED)
-    if generation.temperature is not None or generation.top_p is not None:
-        implied.add(Capability.SAMPLING)
-    if any(isinstance(part, ImagePart) for message in request.messages for part in message.parts):
-        implied.add(Capability.VISION)
-    return frozenset(implied)
 
 
 def rules_for(needs: Needs) -> tuple[Rule, ...]:
     """The rules that can say anything about this request, in their order; most requests demand little."""
-    constraints = needs.request.constraints
+    constraints = needs.facts.constraints
     speaks = (
         (_pinned, needs.pinned_id),
         (_denied, needs.denied_ids),
         (_allowed, needs.allowed_ids),
-        (_tier, needs.request.tier),
+        (_tier, needs.facts.tier),
         (_data_class, constraints.data_class > DataClass.PUBLIC),
         (_region, constraints.regions),
+        (_policy_rule, needs.wishes.only or needs.wishes.denied),
         (_capabilities, needs.capabilities),
         (_context_window, True),
         (_first_token, constraints.max_first_token_seconds is not None),
@@ -116,7 +103,7 @@ def _allowed(needs: Needs, deployment: Deployment) -> Rejection | None:
 
 
 def _tier(needs: Needs, deployment: Deployment) -> Rejection | None:
-    tier = needs.request.tier
+    tier = needs.facts.tier
     if tier is None or deployment.id in needs.tier_chain_ids or deployment.model.tier is tier:
         return None
     detail = f"it is of tier {deployment.model.tier.name.lower()}, the request asks for {tier.name.lower()}"
@@ -124,7 +111,7 @@ def _tier(needs: Needs, deployment: Deployment) -> Rejection | None:
 
 
 def _data_class(needs: Needs, deployment: Deployment) -> Rejection | None:
-    data_class = needs.request.constraints.data_class
+    data_class = needs.facts.constraints.data_class
     if data_class > deployment.approved_data_class:
         detail = (
             f"it is approved for {deployment.approved_data_class.name.lower()} data, "
@@ -135,11 +122,16 @@ def _data_class(needs: Needs, deployment: Deployment) -> Rejection | None:
 
 
 def _region(needs: Needs, deployment: Deployment) -> Rejection | None:
-    regions = needs.request.constraints.regions
+    regions = needs.facts.constraints.regions
     if regions and not regions & deployment.regions:
         serves = ", ".join(sorted(deployment.regions)) or "no named region"
         return Rejection(deployment.id, ExclusionReason.REGION, f"it serves from {serves}")
     return None
+
+
+def _policy_rule(needs: Needs, deployment: Deployment) -> Rejection | None:
+    name = excluded_by(needs.wishes, deployment.id)
+    return Rejection(deployment.id, ExclusionReason.RULE, f"the policy's rule '{name}' leaves it out") if name else None
 
 
 def _capabilities(needs: Needs, deployment: Deployment) -> Rejection | None:
@@ -152,20 +144,21 @@ def _capabilities(needs: Needs, deployment: Deployment) -> Rejection | None:
 
 def _context_window(needs: Needs, deployment: Deployment) -> Rejection | None:
     window = deployment.model.context_window_tokens
-    if window < needs.request.constraints.min_context_tokens:
+    if window < needs.facts.constraints.min_context_tokens:
         detail = (
             f"its window has {window} tokens, constraints.min_context_tokens asks for "
-            f"{needs.request.constraints.min_context_tokens}"
+            f"{needs.facts.constraints.min_context_tokens}"
         )
         return Rejection(deployment.id, ExclusionReason.CONTEXT_WINDOW, detail)
-    if needs.tokens.tokens >= window:
-        detail = f"the input has about {needs.tokens.tokens} tokens, its window {window}"
+    tokens = tokens_for(deployment, needs.tokens).tokens
+    if tokens >= window:
+        detail = f"the input has about {tokens} of its tokens, its window {window}"
         return Rejection(deployment.id, ExclusionReason.CONTEXT_WINDOW, detail)
     return None
 
 
 def _first_token(needs: Needs, deployment: Deployment) -> Rejection | None:
-    limit = needs.request.constraints.max_first_token_seconds
+    limit = needs.facts.constraints.max_first_token_seconds
     expected = needs.health.first_token_seconds(deployment)
     if limit is not None and expected > limit:
         detail = f"its first token is expected after {expected:.2f} s, the request allows {limit:.2f} s"

@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import NamedTuple
 
+from pointsman_server.decision.dial import cost_weight
+from pointsman_server.decision.quality import expected_quality
+from pointsman_server.decision.rules import Wishes
+from pointsman_server.decision.tokens import tokens_for
 from pointsman_server.domain.catalog import TOKENS_PER_PRICE_UNIT, Deployment, Snapshot
-from pointsman_server.domain.health import HealthView
+from pointsman_server.domain.facts import Circumstances
 from pointsman_server.domain.plan import Candidate, ExclusionReason, Factor, Rejection, TokenEstimate
-from pointsman_server.domain.request import CompletionRequest, Tier
+from pointsman_server.domain.request import Capability, Tier
 
-EXPECTED_OUTPUT_TOKENS = 400
-"""Typical length of an answer where nothing better is known."""
+EXPECTED_OUTPUT_TOKENS: Mapping[Tier, int] = {Tier.LIGHT: 150, Tier.STANDARD: 450, Tier.ADVANCED: 900}
+"""Typical length of an answer to a request of this tier, where nothing better is known."""
 
 LEAST_USEFUL_OUTPUT_TOKENS = 16
 """A cost cap that leaves room for fewer tokens than this excludes the deployment."""
 
-_TIER_FIT_WANTED = 2.0
-_TIER_FIT_STRONGER = 1.0
-_TIER_FIT_WEAKER = 0.0
+RULE_STEP = 10_000.0
+SEARCH_STEP = 1_000.0
+CHAIN_STEP = 40.0
+TIER_STEP = -10.0
+"""Steps of the score, each too large for all below it to make good: named earlier by a rule, able to search when that
+is wanted, listed earlier in the tier's chain, and (for each tier) weaker than the request needs."""
+
+MOST_COST_SHARE = 2.0
+"""Costs beyond this multiple of the strongest model's all weigh the same, so that the steps stay steps."""
+
+AFFINITY_SHARE = 0.05
+"""What the conversation's last deployment is given for what its provider remembers besides the cached input."""
 
 
 class Costing(NamedTuple):
@@ -30,81 +45,132 @@ class Costing(NamedTuple):
 
 
 def cost_of(
-    deployment: Deployment, request: CompletionRequest, snapshot: Snapshot, tokens: TokenEstimate
+    deployment: Deployment, circumstances: Circumstances, snapshot: Snapshot, tier: Tier
 ) -> Costing | Rejection:
     """The deployment's costs, or the rejection if it cannot keep the request's cost cap."""
+    facts, tokens = circumstances.facts, tokens_for(deployment, circumstances.tokens)
     model = deployment.model
-    wanted = request.generation.max_output_tokens or snapshot.default_max_output_tokens
+    wanted = facts.max_output_tokens or snapshot.default_max_output_tokens
     room_in_window = max(1, model.context_window_tokens - tokens.tokens)
     most_output = min(wanted, model.max_output_tokens, room_in_window)
-    cap = request.constraints.max_cost_micro_usd
+    cap = facts.constraints.max_cost_micro_usd
     if cap is not None:
         affordable = _affordable_output_tokens(deployment, tokens, cap)
         if affordable < min(wanted, model.max_output_tokens, LEAST_USEFUL_OUTPUT_TOKENS):
             detail = f"the input alone could cost nearly or more than the {cap} micro-USD of max_cost_micro_usd"
             return Rejection(deployment.id, ExclusionReason.COST, detail)
         most_output = min(most_output, affordable)
-    expected_output = min(most_output, EXPECTED_OUTPUT_TOKENS)
+    # The expectation knows neither cap nor window: with more of them a deployment must not look dearer than before.
+    expected_output = min(wanted, model.max_output_tokens, EXPECTED_OUTPUT_TOKENS[tier])
     expected = model.price.tokens_cost_micro_usd(tokens.tokens, expected_output)
     worst = model.price.tokens_cost_micro_usd(tokens.upper_bound, most_output)
     return Costing(deployment, most_output, expected, worst)
 
 
+@dataclass(frozen=True, slots=True)
+class _Scales:
+    """What all candidates of one decision are measured with."""
+
+    circumstances: Circumstances
+    wishes: Wishes
+    chain: tuple[str, ...]
+    cost_weight: float
+    strongest_cost_micro_usd: int
+    first_token_weight: float
+
+
 def rank(
-    costings: list[Costing],
-    request: CompletionRequest,
-    snapshot: Snapshot,
-    judged_tier: Tier,
-    health: HealthView,
+    costings: list[Costing], circumstances: Circumstances, wishes: Wishes, snapshot: Snapshot
 ) -> tuple[Candidate, ...]:
-    """Best first: the wanted tier before stronger before weaker ones; inside a tier the policy's chain in its order,
-    otherwise by price, which `quality_bias` trades for quality. Ties go by id."""
-    tier = request.tier or judged_tier
-    chain = snapshot.tier_chains.get(tier, ())
-    bias = snapshot.quality_bias if request.quality_bias is None else request.quality_bias
-    dearest = max(costing.expected_cost_micro_usd for costing in costings) or 1
-    ranked = [_candidate(costing, tier, chain, bias, dearest, health) for costing in costings]
+    """Best first; ties go by id.
+
+    The score is the expected quality less what the answer costs in money, waiting and trouble, weighed against each
+    other by the dial; above that, in steps, what rules prefer, the tier's chain, and the tier needed. Because the dial
+    weighs quality against all the rest, turning it up never lowers the quality of the pick.
+    """
+    scales = _scales(circumstances, wishes, snapshot)
+    ranked = [_candidate(costing, scales) for costing in costings]
     ranked.sort(key=_order)
     return tuple(ranked)
+
+
+def _scales(circumstances: Circumstances, wishes: Wishes, snapshot: Snapshot) -> _Scales:
+    strongest = snapshot.strongest
+    tokens = tokens_for(strongest, circumstances.tokens).tokens
+    return _Scales(
+        circumstances=circumstances,
+        wishes=wishes,
+        chain=snapshot.tier_chains.get(wishes.tier, ()),
+        cost_weight=cost_weight(snapshot.cost_weights, wishes.quality_bias),
+        strongest_cost_micro_usd=strongest.model.price.tokens_cost_micro_usd(
+            tokens, EXPECTED_OUTPUT_TOKENS[wishes.tier]
+        )
+        or 1,
+        first_token_weight=snapshot.first_token_weight,
+    )
 
 
 def _order(candidate: Candidate) -> tuple[float, str]:
     return -candidate.score, candidate.deployment.id
 
 
-def _candidate(
-    costing: Costing, tier: Tier, chain: tuple[str, ...], bias: float, dearest_micro_usd: int, health: HealthView
-) -> Candidate:
-    deployment = costing.deployment
-    model = deployment.model
-    parts: tuple[Factor, ...]
-    if deployment.id in chain:
-        # More than 1, so that a listed deployment comes before every other, whatever that one's quality.
-        position = 2.0 - chain.index(deployment.id) / len(chain)
-        score = _TIER_FIT_WANTED + position
-        parts = (Factor("tier_fit", _TIER_FIT_WANTED), Factor("chain_position", position))
-    else:
-        fit = _tier_fit(model.tier, tier)
-        quality = 0.5 * bias * model.quality
-        price = -0.5 * (1.0 - bias) * costing.expected_cost_micro_usd / dearest_micro_usd
-        score = fit + quality + price
-        parts = (Factor("tier_fit", fit), Factor("quality", quality), Factor("price", price))
+def _candidate(costing: Costing, scales: _Scales) -> Candidate:
+    deployment, circumstances = costing.deployment, scales.circumstances
+    quality = expected_quality(deployment.model, circumstances.facts.complexity, circumstances.experience)
+    first_token_seconds = circumstances.health.first_token_seconds(deployment)
+    kept = (1.0 - scales.cost_weight) * quality
+    parts = [Factor("quality", kept), *_prices(costing, first_token_seconds, scales), *_steps(deployment, scales)]
     return Candidate(
         deployment=deployment,
-        score=score,
-        score_parts=parts,
-        expected_quality=model.quality,
+        score=sum([part.value for part in parts]),
+        score_parts=tuple(parts),
+        expected_quality=quality,
         expected_cost_micro_usd=costing.expected_cost_micro_usd,
         worst_cost_micro_usd=costing.worst_cost_micro_usd,
-        expected_first_token_seconds=health.first_token_seconds(deployment),
+        expected_first_token_seconds=first_token_seconds,
         max_output_tokens=costing.max_output_tokens,
     )
 
 
-def _tier_fit(have: Tier, want: Tier) -> float:
-    if have is want:
-        return _TIER_FIT_WANTED
-    return _TIER_FIT_STRONGER if have > want else _TIER_FIT_WEAKER
+def _prices(costing: Costing, first_token_seconds: float, scales: _Scales) -> list[Factor]:
+    """All that is paid for the quality, in shares of the strongest model's cost, times the weight of cost."""
+    deployment = costing.deployment
+    weight = scales.cost_weight
+    is_last = deployment.id == scales.circumstances.session_deployment_id
+    cost = costing.expected_cost_micro_usd
+    if is_last:
+        cost -= _saved_by_cache(deployment, scales.circumstances.tokens)
+    parts = [
+        Factor("cost", -weight * min(cost / scales.strongest_cost_micro_usd, MOST_COST_SHARE)),
+        Factor("first_token", -weight * min(scales.first_token_weight * first_token_seconds, MOST_COST_SHARE)),
+    ]
+    error_rate = scales.circumstances.health.error_rate(deployment.id)
+    if error_rate:
+        parts.append(Factor("errors", -weight * error_rate))
+    if is_last:
+        parts.append(Factor("affinity", weight * AFFINITY_SHARE))
+    return parts
+
+
+def _steps(deployment: Deployment, scales: _Scales) -> list[Factor]:
+    wishes, chain = scales.wishes, scales.chain
+    steps: list[Factor] = []
+    if wishes.tier > deployment.model.tier:
+        steps.append(Factor("tier_below", TIER_STEP * (wishes.tier - deployment.model.tier)))
+    if deployment.id in chain:
+        steps.append(Factor("chain_position", CHAIN_STEP * (len(chain) - chain.index(deployment.id))))
+    if wishes.prefers_search and Capability.WEB_SEARCH in deployment.model.capabilities:
+        steps.append(Factor("fresh_facts", SEARCH_STEP))
+    if deployment.id in wishes.preferred:
+        place = len(wishes.preferred) - wishes.preferred.index(deployment.id)
+        steps.append(Factor("rule_preference", RULE_STEP * place))
+    return steps
+
+
+def _saved_by_cache(deployment: Deployment, tokens: TokenEstimate) -> int:
+    input_tokens = tokens_for(deployment, tokens).tokens
+    rates = deployment.model.price.rates_for(input_tokens)
+    return max(0, input_tokens * (rates.input - rates.cached_input) // TOKENS_PER_PRICE_UNIT)
 
 
 def _affordable_output_tokens(deployment: Deployment, tokens: TokenEstimate, cap_micro_usd: int) -> int:

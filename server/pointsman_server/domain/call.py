@@ -31,6 +31,11 @@ class Call:
     failover: FailoverMode = FailoverMode.TERMINATE
     headers: Mapping[str, str] = field(default_factory=dict)
     """Headers for the provider: trace context, nothing of the caller's."""
+    decision_id: str = ""
+    """A decision to be followed, "" to decide anew."""
+    request_digest: bytes = b""
+    """What the request says, as a hash: two calls with the same digest ask the same."""
+    tenant: str = ""
 
 
 class AttemptOutcome(Enum):

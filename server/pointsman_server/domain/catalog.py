@@ -11,8 +11,10 @@ from datetime import date
 from enum import Enum
 from functools import cached_property
 
+from pointsman_server.domain.calibration import Calibrated
 from pointsman_server.domain.reply import Usage
 from pointsman_server.domain.request import Capability, DataClass, Tier
+from pointsman_server.domain.tokenizer import Tokenizer
 
 TOKENS_PER_PRICE_UNIT = 1_000_000
 
@@ -108,7 +110,10 @@ class Price:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """Named weights. `quality` 0..1 is the policy's prior of a good answer."""
+    """Named weights. `quality` 0..1 is the policy's prior of a good answer.
+
+    `tokenizer` is None where the policy leaves it to the dialect, `calibrated` where no outcomes of its tier are known.
+    """
 
     id: str
     tier: Tier
@@ -117,6 +122,8 @@ class Model:
     capabilities: frozenset[Capability]
     quality: float
     price: Price
+    tokenizer: Tokenizer | None = None
+    calibrated: Calibrated | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +155,45 @@ class Deployment:
     """Extra body fields of the dialect, from the policy only."""
 
 
+class FreshFacts(Enum):
+    """What to do with a request whose answer depends on what happened lately."""
+
+    PREFER_SEARCH = "prefer_search"
+    REQUIRE_SEARCH = "require_search"
+    IGNORE = "ignore"
+
+
+@dataclass(frozen=True, slots=True)
+class RuleCondition:
+    """When a rule applies: all that is given must hold; a rule that gives nothing always applies.
+
+    `labels` are the request's labels with their allowed values, of which "*" allows any.
+    """
+
+    labels: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    tasks: frozenset[str] = frozenset()
+    tiers: frozenset[Tier] = frozenset()
+    needs_fresh_facts: bool | None = None
+    least_input_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RoutingRule:
+    """A rule of the policy. What the request itself states goes before `tier` and `quality_bias`.
+
+    `tier` is what the request is taken to need; `prefer` comes before all others, in order; `only` and `deny` exclude.
+    """
+
+    name: str
+    when: RuleCondition
+    tier: Tier | None = None
+    quality_bias: float | None = None
+    prefer: tuple[str, ...] = ()
+    only: frozenset[str] = frozenset()
+    deny: frozenset[str] = frozenset()
+    require: frozenset[Capability] = frozenset()
+
+
 @dataclass(frozen=True)  # without slots, so that what follows from the fields is worked out once
 class Snapshot:
     """One version of the policy; a call sees exactly one. `version` is the hash of its content."""
@@ -160,6 +206,21 @@ class Snapshot:
     """Deployment ids of a tier: in listed order when the policy lists a chain, otherwise absent."""
     quality_bias: float = 0.0
     default_max_output_tokens: int = 4096
+    rules: tuple[RoutingRule, ...] = ()
+    fresh_facts: FreshFacts = FreshFacts.PREFER_SEARCH
+    first_token_weight: float = 0.02
+    """What a second until the first token is worth, as a share of what the strongest model would cost."""
+    learn_from_feedback: bool = True
+    cost_weights: tuple[float, ...] = ()
+    """What cost weighs against quality, at equal steps of `quality_bias` from 0 to 1; see `decision.dial`."""
+
+    @cached_property
+    def strongest(self) -> Deployment:
+        """The deployment of the best model, the measure of all costs; of equals the dearest, then by id."""
+        return max(
+            self.deployments.values(),
+            key=lambda one: (one.model.quality, one.model.price.tokens_cost_micro_usd(1_000, 500), one.id),
+        )
 
     @cached_property
     def providers(self) -> Mapping[str, Provider]:

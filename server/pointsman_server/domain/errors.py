@@ -10,6 +10,8 @@
     ├── NobodyHealthy             those that could answer are all broken or cooling down
     ├── AttemptsFailed            providers were called and none answered
     │   └── StreamInterrupted     part of the answer was already sent
+    ├── DecisionExpired           the decision that the request names cannot be followed any more
+    ├── RequestNotFound           no such answer to judge
     ├── DeadlineExceeded          the time ran out
     ├── Overloaded                too many calls at once
     └── Draining                  the server is going down
@@ -139,6 +141,20 @@ class StreamInterrupted(AttemptsFailed):
         super().__init__(attempts)
         self.output_tokens = output_tokens
         self.cost_micro_usd = cost_micro_usd
+
+
+class DecisionExpired(RouterError):
+    """The decision that the request names cannot be followed; `why` continues a sentence that begins with it."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"the decision that decision_id names {why}; ask Route again, or leave decision_id empty")
+
+
+class RequestNotFound(RouterError):
+    """No answer with this request id is remembered for this caller."""
+
+    def __init__(self) -> None:
+        super().__init__("request_id names no answer that can be judged; it is unknown or too long ago")
 
 
 class DeadlineExceeded(RouterError):

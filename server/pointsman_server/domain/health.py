@@ -4,18 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from pointsman_server.domain.catalog import Deployment
 from pointsman_server.domain.plan import Rejection
 
+PRIOR_ANSWERS = 5.0
+"""How many observed answers the policy's expected first-token latency is worth."""
+
+PRIOR_ATTEMPTS = 10.0
+"""How many faultless attempts an error rate starts from."""
+
+
+class Observed(NamedTuple):
+    """Decayed observations of one deployment's attempts. Latencies are to the first token, in seconds."""
+
+    answers: float
+    first_token_p50_seconds: float
+    first_token_p95_seconds: float
+    attempts: float
+    failures: float
+
 
 @dataclass(frozen=True, slots=True)
 class HealthView:
-    """Only deployments that cannot be called now, and observed latencies, are listed."""
+    """Only deployments that cannot be called now, and those that were observed, are listed."""
 
     rejections: Mapping[str, Rejection] = field(default_factory=dict)
     back_in_seconds: Mapping[str, float] = field(default_factory=dict)
-    observed_first_token_seconds: Mapping[str, float] = field(default_factory=dict)
+    observed: Mapping[str, Observed] = field(default_factory=dict)
 
     def unavailable(self, deployment_id: str) -> Rejection | None:
         """Why the deployment cannot be called now: an open breaker or a cooldown."""
@@ -26,5 +43,14 @@ class HealthView:
         return min((self.back_in_seconds.get(deployment_id, 0.0) for deployment_id in deployment_ids), default=0.0)
 
     def first_token_seconds(self, deployment: Deployment) -> float:
-        """Observed time to the first token, else the policy's expectation."""
-        return self.observed_first_token_seconds.get(deployment.id, deployment.expected_first_token_seconds)
+        """The median of what was observed, drawn towards the policy's expectation while observations are few."""
+        observed = self.observed.get(deployment.id)
+        if observed is None:
+            return deployment.expected_first_token_seconds
+        prior = PRIOR_ANSWERS * deployment.expected_first_token_seconds
+        return (prior + observed.answers * observed.first_token_p50_seconds) / (PRIOR_ANSWERS + observed.answers)
+
+    def error_rate(self, deployment_id: str) -> float:
+        """Share of attempts that failed lately, drawn towards 0 while attempts are few."""
+        observed = self.observed.get(deployment_id)
+        return observed.failures / (PRIOR_ATTEMPTS + observed.attempts) if observed else 0.0

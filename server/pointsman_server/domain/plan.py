@@ -29,14 +29,33 @@ class ExclusionReason(Enum):
     PROVIDER_UNUSABLE = "provider_unusable"
     BREAKER_OPEN = "breaker_open"
     COOLDOWN = "cooldown"
+    RULE = "rule"
+
+
+class TaskType(Enum):
+    """What kind of work a request asks for, as far as its text tells."""
+
+    CHAT = "chat"
+    LOOKUP = "lookup"
+    EXTRACTION = "extraction"
+    CLASSIFICATION = "classification"
+    REWRITING = "rewriting"
+    TRANSLATION = "translation"
+    SUMMARISING = "summarising"
+    EXPLAINING = "explaining"
+    WRITING = "writing"
+    CODE = "code"
+    MATHEMATICS = "mathematics"
+    ANALYSIS = "analysis"
+    PLANNING = "planning"
 
 
 @dataclass(frozen=True, slots=True)
 class TokenEstimate:
-    """Input tokens of a request.
+    """Input tokens of a request, as o200k_base has them unless said otherwise.
 
-    The `upper_bound` of an estimate is never below the count of any byte-level tokenizer. That of a count (`exact`)
-    allows other vendors' tokenizers a quarter more than the one counted with, which is common, but not proven.
+    The `upper_bound` of an estimate is never below the count of any byte-level tokenizer; that of a count (`exact`)
+    is never below the count of the tokenizer it was made with.
     """
 
     tokens: int
@@ -53,11 +72,21 @@ class Factor(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Complexity:
-    """How hard the request looks: `score` 0..1, the tier whose band it falls in, and what moved it."""
+    """How hard the request looks: `score` 0..1, the tier whose band it falls in, and what moved it.
+
+    `tier_probabilities` are calibrated, lightest tier first, and sum to 1. `needs_fresh_facts` says that the answer
+    depends on what happened lately, which a model without a search cannot know. `difficulty` is the log-odds of the
+    quality of a model that answers one such request in two well; `discrimination` how much better models do better.
+    """
 
     score: float
     tier: Tier
     factors: tuple[Factor, ...]
+    task: TaskType = TaskType.CHAT
+    tier_probabilities: tuple[float, float, float] = (1 / 3, 1 / 3, 1 / 3)
+    needs_fresh_facts: bool = False
+    difficulty: float = 0.0
+    discrimination: float = 1.0
 
 
 class Candidate(NamedTuple):
@@ -90,4 +119,7 @@ class RoutePlan:
     complexity: Complexity
     input_tokens: TokenEstimate
     policy_version: str
-    warnings: tuple[str, ...] = ()
+    applied_rules: tuple[str, ...] = ()
+    """Names of the policy's rules that had a say."""
+    quality_bias: float = 0.0
+    """The dial that was in force."""

@@ -9,8 +9,10 @@ from typing import Protocol
 
 from pointsman_server.domain.catalog import Deployment
 from pointsman_server.domain.message import Message
+from pointsman_server.domain.record import DecisionRecord
 from pointsman_server.domain.reply import ReplyEvent
 from pointsman_server.domain.request import GenerationConfig
+from pointsman_server.domain.verdict import Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,4 +99,20 @@ class Ledger(Protocol):
 
     def reserve(self, request_id: str, worst_cost_micro_usd: int) -> AbstractAsyncContextManager[Reservation]:
         """A reservation; leaving it unsettled books the worst case."""
+        ...
+
+
+class VerdictLog(Protocol):
+    """Keeps verdicts beyond the life of the process."""
+
+    def append(self, verdict: Verdict) -> None:
+        """Keeps one more; returns at once, the writing may happen later."""
+        ...
+
+
+class DecisionLog(Protocol):
+    """Keeps decisions, so that they can be read and replayed."""
+
+    def append(self, record: DecisionRecord) -> None:
+        """Keeps one more; returns at once, the writing may happen later. Never fails a call."""
         ...

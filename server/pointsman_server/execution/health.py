@@ -7,9 +7,10 @@ from collections.abc import Mapping
 import pybreaker
 
 from pointsman_server.domain.faults import FaultKind, ProviderFault
-from pointsman_server.domain.health import HealthView
+from pointsman_server.domain.health import HealthView, Observed
 from pointsman_server.domain.plan import ExclusionReason, Rejection
 from pointsman_server.domain.ports import Clock
+from pointsman_server.execution.observations import Observations
 
 FAILURES_TO_OPEN = 5
 OPEN_SECONDS = 60.0
@@ -18,8 +19,8 @@ MAX_COOLDOWN_SECONDS = 3600.0
 COOLDOWN_SECONDS: Mapping[FaultKind, float] = {FaultKind.AUTH: 30.0, FaultKind.QUOTA: 30.0}
 """How long a deployment rests after a fault whose provider named no time. Others do not rest."""
 
-_LATENCY_WEIGHT = 0.2
-"""Weight of the newest observation in the moving average of the first-token latency."""
+VIEW_SECONDS = 1.0
+"""How long observations are shown before they lose weight again; what an attempt adds is shown at once."""
 
 _NEVER_BY_ITSELF = 10**9
 """pybreaker half-opens by the wall clock, which may jump; here the monotonic clock decides."""
@@ -43,29 +44,33 @@ class HealthBoard:
         self._clock = clock
         self._by_id: dict[str, _DeploymentHealth] = {}
         self._unwell: set[str] = set()
-        self._first_token_seconds: dict[str, float] = {}
+        self._observations: dict[str, Observations] = {}
+        self._observed: Mapping[str, Observed] = {}
+        self._observed_until = float("-inf")
+        self._touched: set[str] = set()
 
     def view(self) -> HealthView:
         """Health at this moment."""
-        if not self._unwell:
-            return HealthView(observed_first_token_seconds=self._first_token_seconds)
         now = self._clock.monotonic()
+        if self._touched or (self._observations and now >= self._observed_until):
+            self._observe(now)
+        if not self._unwell:
+            return HealthView(observed=self._observed)
         rejections: dict[str, Rejection] = {}
         back_in_seconds: dict[str, float] = {}
         for deployment_id in tuple(self._unwell):
             unwell = self._judge(deployment_id, now)
             if unwell is not None:
                 rejections[deployment_id], back_in_seconds[deployment_id] = unwell
-        return HealthView(rejections, back_in_seconds, self._first_token_seconds)
+        return HealthView(rejections, back_in_seconds, self._observed)
 
     def succeeded(self, deployment_id: str, first_token_seconds: float | None) -> None:
         """An attempt gave its answer."""
         health = self._by_id.get(deployment_id)
         if health is not None:
             health.breaker.close()
-        if first_token_seconds is not None:
-            known = self._first_token_seconds.get(deployment_id, first_token_seconds)
-            self._first_token_seconds[deployment_id] = known + _LATENCY_WEIGHT * (first_token_seconds - known)
+        now = self._clock.monotonic()
+        self._observations_of(deployment_id, now).answered(first_token_seconds, now)
 
     def failed(self, deployment_id: str, fault: ProviderFault) -> None:
         """An attempt failed with this fault."""
@@ -79,7 +84,23 @@ class HealthBoard:
             health.cooldown_until = max(health.cooldown_until, now + min(seconds, MAX_COOLDOWN_SECONDS))
         if fault.rule.counts_for_breaker:
             self._count_failure(health, fault, now)
+        if fault.rule.counts_for_breaker or fault.rule.cools_down:
+            self._observations_of(deployment_id, now).failed(now)
         self._unwell.add(deployment_id)
+
+    def _observations_of(self, deployment_id: str, now: float) -> Observations:
+        self._touched.add(deployment_id)
+        return self._observations.setdefault(deployment_id, Observations(now))
+
+    def _observe(self, now: float) -> None:
+        # Views that were given out hold still, so that this makes a new mapping each time.
+        if now >= self._observed_until:
+            self._observed = {name: one.view(now) for name, one in self._observations.items()}
+            self._observed_until = now + VIEW_SECONDS
+        else:
+            renewed = {name: self._observations[name].view(now) for name in self._touched}
+            self._observed = {**self._observed, **renewed}
+        self._touched.clear()
 
     def _count_failure(self, health: _DeploymentHealth, fault: ProviderFault, now: float) -> None:
         try:

@@ -5,44 +5,70 @@ Prepare → Decide → Reserve → Dispatch → Settle.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
+from dataclasses import dataclass
 
 from pointsman_server.decision.engine import decide
+from pointsman_server.decision.facts import facts_of
 from pointsman_server.domain.call import Call, CallEvent, Completed, Completion, Decided, Decision
-from pointsman_server.domain.errors import DeadlineExceeded, Step
-from pointsman_server.domain.ports import Clock, Ids, Ledger, TokenCounter
+from pointsman_server.domain.errors import DeadlineExceeded, RouterError, Step
+from pointsman_server.domain.experience import NO_EXPERIENCE, Lesson
+from pointsman_server.domain.facts import Circumstances
+from pointsman_server.domain.plan import Complexity, TokenEstimate
+from pointsman_server.domain.ports import Clock, DecisionLog, Ids, Ledger, TokenCounter
+from pointsman_server.domain.record import DecisionRecord, PlanSummary, summarise
+from pointsman_server.domain.request import CompletionRequest
+from pointsman_server.execution.decisions import DecisionBook
 from pointsman_server.execution.dispatch import Dispatcher, DispatchRecord
+from pointsman_server.execution.feedback import FeedbackBook
 from pointsman_server.execution.health import HealthBoard
-from pointsman_server.execution.prepare import count_input, get_ready
+from pointsman_server.execution.prepare import count_exactly, count_input, get_ready
+from pointsman_server.execution.sessions import SessionBook
 from pointsman_server.execution.settle import has_gaps, settle
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What the process remembers between calls: it shapes decisions, and none of it is part of a call."""
+
+    health: HealthBoard
+    sessions: SessionBook
+    feedback: FeedbackBook
+    decisions: DecisionBook
+    log: DecisionLog
 
 
 class Pipeline:
     """Decides, calls and accounts. One for the process; holds no state of a call."""
 
     def __init__(
-        self, dispatcher: Dispatcher, health: HealthBoard, ledger: Ledger, counter: TokenCounter, clock: Clock, ids: Ids
+        self,
+        dispatcher: Dispatcher,
+        judge: Callable[[CompletionRequest], Complexity],
+        memory: Memory,
+        ledger: Ledger,
+        counter: TokenCounter,
+        clock: Clock,
+        ids: Ids,
     ) -> None:
         self._dispatcher = dispatcher
-        self._health = health
+        self._judge = judge
+        self._memory = memory
         self._ledger = ledger
         self._counter = counter
         self._clock = clock
         self._ids = ids
 
     async def route(self, call: Call) -> Decision:
-        """The decision alone: nothing is called, nothing is spent."""
-        started_at = self._clock.monotonic()
-        tokens = await count_input(call, self._counter)
-        plan = decide(call.request, call.snapshot, self._health.view(), tokens)
-        if self._clock.monotonic() >= call.deadline:
-            raise DeadlineExceeded(Step.DECIDE)
-        return Decision(self._ids.new("dec"), plan, self._clock.monotonic() - started_at)
+        """The decision alone: nothing is called, nothing is spent. It can be named by a later call."""
+        decision = await self._decide(call)
+        self._memory.decisions.keep(decision, call)
+        return decision
 
     async def complete(self, call: Call) -> Completion:
         """The whole answer."""
-        decision = await self.route(call)
+        decision = await self._follow_or_decide(call)
         async with aclosing(self._answer(call, decision, stream=False)) as events:
             async for event in events:
                 if isinstance(event, Completed):
@@ -51,11 +77,49 @@ class Pipeline:
 
     async def stream(self, call: Call) -> AsyncGenerator[CallEvent, None]:
         """The decision, the answer piece by piece, and the whole answer at the end."""
-        decision = await self.route(call)
+        decision = await self._follow_or_decide(call)
         yield Decided(decision)
         async with aclosing(self._answer(call, decision, stream=True)) as events:
             async for event in events:
                 yield event
+
+    async def _follow_or_decide(self, call: Call) -> Decision:
+        if call.decision_id:
+            return self._memory.decisions.redeem(call, self._memory.health.view())
+        return await self._decide(call)
+
+    async def _decide(self, call: Call) -> Decision:
+        started_at = self._clock.monotonic()
+        tokens = await count_input(call, self._counter)
+        circumstances = self._circumstances(call, tokens)
+        decision_id = self._ids.new("dec")
+        try:
+            plan = decide(circumstances, call.snapshot)
+        except RouterError as error:
+            self._record(call, decision_id, circumstances, PlanSummary(refusal=type(error).__name__))
+            raise
+        self._record(call, decision_id, circumstances, summarise(plan))
+        if self._clock.monotonic() >= call.deadline:
+            raise DeadlineExceeded(Step.DECIDE)
+        return Decision(decision_id, plan, self._clock.monotonic() - started_at)
+
+    def _circumstances(self, call: Call, tokens: TokenEstimate) -> Circumstances:
+        complexity = self._judge(call.request)
+        experience = NO_EXPERIENCE
+        if call.snapshot.learn_from_feedback:
+            experience = self._memory.feedback.experience(complexity.task, complexity.tier)
+        return Circumstances(
+            facts=facts_of(call.request, complexity),
+            tokens=tokens,
+            health=self._memory.health.view(),
+            experience=experience,
+            session_deployment_id=self._memory.sessions.last_deployment_id(call.request.session_id),
+        )
+
+    def _record(self, call: Call, decision_id: str, circumstances: Circumstances, outcome: PlanSummary) -> None:
+        version = call.snapshot.version
+        record = DecisionRecord(decision_id, call.request_id, self._clock.now(), version, circumstances, outcome)
+        self._memory.log.append(record)
 
     async def _answer(self, call: Call, decision: Decision, *, stream: bool) -> AsyncGenerator[CallEvent, None]:
         record = DispatchRecord()
@@ -70,11 +134,22 @@ class Pipeline:
                 raise
             completion = await self._settle(call, decision, record)
             reservation.settle(completion.cost_micro_usd)
+        self._remember(call, completion)
         yield Completed(completion)
 
     async def _settle(self, call: Call, decision: Decision, record: DispatchRecord) -> Completion:
         if record.answered_by is None or record.reply is None:
             raise AssertionError("dispatch ends with an answer or an exception")
+        counted = decision.plan.input_tokens
         if has_gaps(record.reply.usage):
             await get_ready(self._counter)
-        return settle(call, decision, record.answered_by, record.reply, tuple(record.attempts), self._counter)
+            if record.reply.usage.input_tokens is None and not counted.exact:
+                counted = await count_exactly(call.request, self._counter)
+        attempts = tuple(record.attempts)
+        return settle(call, decision, record.answered_by, record.reply, attempts, self._counter, counted)
+
+    def _remember(self, call: Call, completion: Completion) -> None:
+        deployment, complexity = completion.answered_by.deployment, completion.decision.plan.complexity
+        self._memory.sessions.answered(call.request.session_id, deployment.id)
+        lesson = Lesson(deployment.model.id, complexity.task, complexity.tier)
+        self._memory.feedback.answered(call.request_id, call.tenant, lesson)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from pointsman_server.decision.tokens import correction_of, tokens_for
 from pointsman_server.domain.call import Attempt, Call, Completion, Decision, Warning
 from pointsman_server.domain.catalog import Deployment
 from pointsman_server.domain.message import OpaquePart, ReasoningPart, TextPart, ToolCallPart
-from pointsman_server.domain.plan import Candidate
+from pointsman_server.domain.plan import Candidate, TokenEstimate
 from pointsman_server.domain.ports import TokenCounter
 from pointsman_server.domain.reply import Reply, Usage
 
@@ -19,10 +20,14 @@ def settle(
     reply: Reply,
     attempts: tuple[Attempt, ...],
     counter: TokenCounter,
+    counted_input: TokenEstimate | None = None,
 ) -> Completion:
-    """The whole answer. Counts that the provider did not give are counted here, priced, and marked as estimated."""
-    usage, estimated = _fill_gaps(reply, decision, counter)
+    """The whole answer. Counts that the provider did not give are counted here, priced, and marked as estimated.
+
+    `counted_input` is what to take for the input where the provider is silent; the decision's own count if None.
+    """
     deployment = answered_by.deployment
+    usage, estimated = _fill_gaps(reply, deployment, counted_input or decision.plan.input_tokens, counter)
     cost = deployment.model.price.cost_micro_usd(usage)
     attempts = (*attempts[:-1], replace(attempts[-1], usage=usage, cost_micro_usd=cost))
     return Completion(
@@ -55,12 +60,17 @@ def count_output_tokens(reply: Reply, counter: TokenCounter) -> int:
     return total
 
 
-def _fill_gaps(reply: Reply, decision: Decision, counter: TokenCounter) -> tuple[Usage, bool]:
+def _fill_gaps(
+    reply: Reply, deployment: Deployment, counted_input: TokenEstimate, counter: TokenCounter
+) -> tuple[Usage, bool]:
     usage = reply.usage
     if not usage.implausible and not has_gaps(usage):
         return usage, False
-    input_tokens = decision.plan.input_tokens.tokens if usage.input_tokens is None else usage.input_tokens
-    output_tokens = count_output_tokens(reply, counter) if usage.output_tokens is None else usage.output_tokens
+    input_tokens, output_tokens = usage.input_tokens, usage.output_tokens
+    if input_tokens is None:
+        input_tokens = tokens_for(deployment, counted_input).tokens
+    if output_tokens is None:
+        output_tokens = round(count_output_tokens(reply, counter) * correction_of(deployment).factor)
     return replace(usage, input_tokens=input_tokens, output_tokens=output_tokens), True
 
 

@@ -19,7 +19,7 @@ from pointsman_server.domain.call import (
 )
 from pointsman_server.domain.faults import FaultKind
 from pointsman_server.domain.message import OpaquePart, Part, ReasoningPart, TextPart, ToolCallPart
-from pointsman_server.domain.plan import Candidate, Complexity, ExclusionReason, Factor, Rejection
+from pointsman_server.domain.plan import Candidate, Complexity, ExclusionReason, Factor, Rejection, TaskType
 from pointsman_server.domain.reply import (
     Citation,
     ContentDelta,
@@ -29,10 +29,13 @@ from pointsman_server.domain.reply import (
     TextDelta,
     ToolCallDelta,
 )
+from pointsman_server.domain.request import Tier
 
 _EXCLUSIONS = {
     reason: decision_pb2.ExclusionReason.Value(f"EXCLUSION_REASON_{reason.name}") for reason in ExclusionReason
 }
+_TASKS = {task: decision_pb2.TaskType.Value(f"TASK_TYPE_{task.name}") for task in TaskType}
+_TIERS = [completion_pb2.Tier.ValueType(tier.value) for tier in Tier]
 _FINISH = {reason: answer_pb2.FinishReason.Value(f"FINISH_REASON_{reason.name}") for reason in FinishReason}
 _FAULTS = {kind: answer_pb2.AttemptError.Value(f"ATTEMPT_ERROR_{kind.name}") for kind in FaultKind}
 _OUTCOMES = {outcome: answer_pb2.AttemptOutcome.Value(f"ATTEMPT_OUTCOME_{outcome.name}") for outcome in AttemptOutcome}
@@ -60,6 +63,8 @@ def decision_to_proto(decision: Decision) -> decision_pb2.RouteDecision:
         exact=plan.input_tokens.exact,
         policy_version=plan.policy_version,
         decision_latency=_duration(decision.latency_seconds),
+        applied_rules=plan.applied_rules,
+        quality_bias=plan.quality_bias,
     )
     for candidate in plan.candidates:
         _add_ranked(proto, candidate)
@@ -207,6 +212,12 @@ def _complexity(complexity: Complexity) -> decision_pb2.Complexity:
         score=complexity.score,
         tier=completion_pb2.Tier.ValueType(complexity.tier.value),
         factors=[_factor(factor) for factor in complexity.factors],
+        task=_TASKS[complexity.task],
+        tier_probabilities=[
+            decision_pb2.TierProbability(tier=tier, probability=probability)
+            for tier, probability in zip(_TIERS, complexity.tier_probabilities, strict=True)
+        ],
+        needs_fresh_facts=complexity.needs_fresh_facts,
     )
 
 

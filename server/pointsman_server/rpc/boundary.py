@@ -142,8 +142,9 @@ class Boundary:
         return info
 
     def _request_id(self, request: Any, metadata: dict[str, Any]) -> str:
-        carrier = getattr(request, "completion", request)
-        wanted = getattr(carrier, "request_id", "") or metadata.get(REQUEST_ID_KEY, "")
+        # A field `request_id` beside `completion` names another call, the one that is judged for example.
+        completion = getattr(request, "completion", None)
+        wanted = getattr(completion, "request_id", "") or metadata.get(REQUEST_ID_KEY, "")
         if wanted and isinstance(wanted, str) and _REQUEST_ID.fullmatch(wanted):
             return wanted
         return self._ids.new("req")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypedDict
 
-from pointsman.v1 import answer_pb2, router_service_pb2, router_service_pb2_grpc
+from pointsman.v1 import answer_pb2, completion_pb2, router_service_pb2, router_service_pb2_grpc
 from pointsman_server.domain.call import Call, FailoverMode
 from pointsman_server.domain.catalog import Snapshot
 from pointsman_server.domain.errors import FeatureUnavailable, FieldProblem
@@ -51,7 +52,7 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
         self, request: router_service_pb2.RouteRequest, context: _Context
     ) -> router_service_pb2.RouteResponse:
         """The decision without a call."""
-        call = self._admit(request, context, self._unary_timeout_seconds)
+        call = self._admit(request, context, self._unary_timeout_seconds, digest=_digest(request.completion))
         decision = await self._pipeline.route(call)
         return router_service_pb2.RouteResponse(decision=decision_to_proto(decision), request_id=call.request_id)
 
@@ -59,7 +60,7 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
         self, request: router_service_pb2.CompleteRequest, context: _Context
     ) -> answer_pb2.CompleteResponse:
         """The whole answer."""
-        call = self._admit(request, context, self._unary_timeout_seconds)
+        call = self._admit(request, context, self._unary_timeout_seconds, **_followed(request))
         return completion_to_proto(await self._pipeline.complete(call))
 
     async def StreamComplete(  # type: ignore[override]
@@ -67,7 +68,7 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
     ) -> None:
         """The answer as events."""
         failover = _failover_mode(request.failover)
-        call = self._admit(request, context, self._stream_timeout_seconds, failover)
+        call = self._admit(request, context, self._stream_timeout_seconds, failover=failover, **_followed(request))
         writer = StreamWriter()
         async with aclosing(self._pipeline.stream(call)) as events:
             async for event in events:
@@ -79,7 +80,10 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
         request: RouterRequest,
         context: _Context,
         longest_seconds: float,
+        *,
         failover: FailoverMode = FailoverMode.TERMINATE,
+        decision_id: str = "",
+        digest: bytes = b"",
     ) -> Call:
         info = CURRENT_CALL.get()
         left_seconds = context.time_remaining()
@@ -94,7 +98,28 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
             deadline=self._clock.monotonic() + allowed_seconds,
             failover=failover,
             headers={"traceparent": info.traceparent} if info.traceparent else _NO_HEADERS,
+            decision_id=decision_id,
+            request_digest=digest,
         )
+
+
+class _Followed(TypedDict, total=False):
+    decision_id: str
+    digest: bytes
+
+
+def _followed(request: router_service_pb2.CompleteRequest | router_service_pb2.StreamCompleteRequest) -> _Followed:
+    if not request.decision_id:
+        return {}
+    return {"decision_id": request.decision_id, "digest": _digest(request.completion)}
+
+
+def _digest(spec: completion_pb2.CompletionSpec) -> bytes:
+    if spec.request_id:  # names the call, not what is asked
+        named, spec = spec, completion_pb2.CompletionSpec()
+        spec.CopyFrom(named)
+        spec.ClearField("request_id")
+    return hashlib.blake2b(spec.SerializeToString(deterministic=True), digest_size=16).digest()
 
 
 def _failover_mode(wanted: answer_pb2.StreamFailover.ValueType) -> FailoverMode:

@@ -16,10 +16,12 @@ from pointsman.v1 import (
     admin_service_pb2,
     embedding_service_pb2,
     feedback_service_pb2,
+    feedback_service_pb2_grpc,
     router_service_pb2,
     router_service_pb2_grpc,
 )
 from pointsman_server.rpc.boundary import Boundary
+from pointsman_server.rpc.feedback import FeedbackServicer
 from pointsman_server.rpc.router import RouterServicer
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
@@ -31,9 +33,11 @@ _FLUSH_SECONDS = 0.2
 _ROUTER: ServiceDescriptor = router_service_pb2.DESCRIPTOR.services_by_name["RouterService"]
 ROUTER_SERVICE: str = _ROUTER.full_name
 
+_FEEDBACK: ServiceDescriptor = feedback_service_pb2.DESCRIPTOR.services_by_name["FeedbackService"]
+_SERVED = (ROUTER_SERVICE, str(_FEEDBACK.full_name))
+
 _UNSERVED: tuple[ServiceDescriptor, ...] = (
     embedding_service_pb2.DESCRIPTOR.services_by_name["EmbeddingService"],
-    feedback_service_pb2.DESCRIPTOR.services_by_name["FeedbackService"],
     admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"],
 )
 """Services of the contract that this server does not serve: they answer UNIMPLEMENTED and have no health."""
@@ -57,19 +61,28 @@ _OPTIONS: Sequence[tuple[str, int]] = (
 class GrpcServer:
     """start → serve → drain → stop."""
 
-    def __init__(self, router: RouterServicer, boundary: Boundary, *, address: str, offer_reflection: bool) -> None:
+    def __init__(
+        self,
+        router: RouterServicer,
+        feedback: FeedbackServicer,
+        boundary: Boundary,
+        *,
+        address: str,
+        offer_reflection: bool,
+    ) -> None:
         self._boundary = boundary
         self._address = address
         self._health = health.aio.HealthServicer()
         self._server = grpc.aio.server(options=list(_OPTIONS))
         guarded: Any = boundary.guard(self._server)
         router_service_pb2_grpc.add_RouterServiceServicer_to_server(router, guarded)
+        feedback_service_pb2_grpc.add_FeedbackServiceServicer_to_server(feedback, guarded)
         for service in _UNSERVED:
             guarded.add_generic_rpc_handlers((_unserved(service),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, guarded)
         if offer_reflection:
             names = (
-                ROUTER_SERVICE,
+                *_SERVED,
                 *(service.full_name for service in _UNSERVED),
                 health.SERVICE_NAME,
                 reflection.SERVICE_NAME,
@@ -84,7 +97,7 @@ class GrpcServer:
         except RuntimeError as error:
             raise OSError(f"cannot listen on {self._address}: is another server running there?") from error
         await self._server.start()
-        for service in ("", ROUTER_SERVICE):
+        for service in ("", *_SERVED):
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
         return port
 

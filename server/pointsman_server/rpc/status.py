@@ -108,6 +108,13 @@ def _precondition(rejections: Iterable[Rejection]) -> error_details_pb2.Precondi
     )
 
 
+def _stale(error: errors.DecisionExpired) -> error_details_pb2.PreconditionFailure:
+    violation = error_details_pb2.PreconditionFailure.Violation
+    return error_details_pb2.PreconditionFailure(
+        violations=[violation(type="DECISION", subject="decision_id", description=str(error))]
+    )
+
+
 def _invalid(error: errors.InvalidRequest) -> ErrorStatus:
     reason = ErrorReason.ERROR_REASON_INVALID_FIELD
     if error.conflicting:
@@ -219,6 +226,13 @@ _TABLE: dict[type[BaseException], Callable[..., ErrorStatus]] = {
         (_precondition(error.rejections),),
     ),
     errors.NobodyHealthy: _nobody_healthy,
+    errors.DecisionExpired: lambda error: ErrorStatus(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        ErrorReason.ERROR_REASON_DECISION_EXPIRED,
+        str(error),
+        (_stale(error),),
+    ),
+    errors.RequestNotFound: _row(grpc.StatusCode.NOT_FOUND, ErrorReason.ERROR_REASON_REQUEST_NOT_FOUND),
     errors.AttemptsFailed: _attempts_failed,
     errors.StreamInterrupted: _stream_interrupted,
     errors.DeadlineExceeded: _deadline,

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import os
 import socket
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -11,19 +13,25 @@ import structlog
 from kit.running import LOOPBACK, connected, one_deployment_each, router, running_service, spec
 from kit.upstream import HELLO, json_script, running_upstream
 from pointsman.v1.router_service_pb2 import CompleteRequest, RouteRequest
+from pointsman_server.adapters.stores.decision_file import read_decisions, read_policy_record
 from pointsman_server.bootstrap.policies import shipped_policy
 from pointsman_server.bootstrap.service import Service
 from pointsman_server.config.policy_file import load_policy
 from pointsman_server.config.settings import Address, Settings
 from pointsman_server.domain.catalog import Snapshot
+from pointsman_server.domain.record import PolicyRecord
 
 
 def demo() -> Snapshot:
     return load_policy(shipped_policy("demo"), {}).snapshot
 
 
+def demo_record() -> PolicyRecord:
+    return load_policy(shipped_policy("demo"), {}).record
+
+
 def settings(**changes: Any) -> Settings:
-    return replace(Settings(), **{"grpc_address": LOOPBACK, **changes})
+    return replace(Settings(), **{"grpc_address": LOOPBACK, "state_dir": "", **changes})
 
 
 async def test_it_serves_from_start_to_close() -> None:
@@ -82,6 +90,28 @@ async def test_an_address_that_is_taken_leaves_nothing_behind() -> None:
         with pytest.raises(OSError, match="another server"):
             await service.start()
         await service.close()
+
+
+async def test_an_address_that_is_taken_opens_no_state(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = Address("127.0.0.1", other.getsockname()[1])
+        service = Service(settings(grpc_address=taken, state_dir=str(tmp_path / "var")), demo(), demo_record())
+        with pytest.raises(OSError, match="another server"):
+            await service.start()
+        await service.close()
+    assert os.listdir(tmp_path) == []
+
+
+async def test_who_listens_keeps_its_state(tmp_path: Path) -> None:
+    service = Service(settings(state_dir=str(tmp_path / "var")), demo(), demo_record())
+    await service.start()
+    async with connected(service) as channel:
+        await router(channel).Route(RouteRequest(completion=spec()))
+    await service.close()
+    assert len(list(read_decisions(tmp_path / "var"))) == 1
+    assert read_policy_record(tmp_path / "var", demo().version) == demo_record()
 
 
 async def test_what_never_started_can_be_drained_and_closed() -> None:

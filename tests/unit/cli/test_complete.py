@@ -61,6 +61,19 @@ def test_json_of_a_stream_is_one_event_a_line(cli: Cli, server: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["--stream", "--no-stream"])
+def test_a_decision_is_followed(cli: Cli, server: str, how: str) -> None:
+    asked = ("--server", server, "Hello", "--deployment", "sim-long")
+    decided = json.loads(cli("route", *asked, "--json").stdout)["decision"]["decision_id"]
+    followed = cli("complete", *asked, how, "--json", "--decision", decided)
+    assert followed.exit_code == 0
+    assert f'"{decided}"' in followed.stdout
+    another = cli("complete", "--server", server, "Something else", how, "--decision", decided)
+    assert another.exit_code == 1
+    assert "reason: DECISION_EXPIRED (FAILED_PRECONDITION)" in another.stderr
+    assert "ask Route again" in another.stderr
+
+
+@pytest.mark.parametrize("how", ["--stream", "--no-stream"])
 def test_a_cut_answer_and_sources_are_told(cli: Cli, server: str, how: str) -> None:
     cut = cli("complete", "--server", server, how, "Hello", "--deployment", "sim-length")
     assert " | finish: length | " in cut.stderr

@@ -13,7 +13,7 @@ def test_version(cli: Cli) -> None:
     assert cli("--version").output == f"pointsman {version('pointsman')}\n"
 
 
-@pytest.mark.parametrize("command", ["serve", "simulate", "preflight", "route", "complete"])
+@pytest.mark.parametrize("command", ["serve", "simulate", "preflight", "route", "complete", "feedback", "replay"])
 def test_every_command_explains_itself(cli: Cli, command: str) -> None:
     assert f"\n  {command} " in cli("--help").output
     result = cli(command, "--help")

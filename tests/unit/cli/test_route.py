@@ -31,7 +31,7 @@ def test_the_decision_is_shown_whole(cli: Cli, server: str) -> None:
     assert [line.split()[0] for line in lines[1:6]] == ["input", "policy", "decided", "decision", "request"]
     ranking = lines.index("Ranked, best first") + 2
     assert [line.split()[0] for line in lines[ranking : ranking + 2]] == ["sim-fast", "sim-cited"]
-    assert "tier_fit=" in lines[ranking]
+    assert all(f"{part}=" in lines[ranking] for part in ("quality", "cost", "first_token"))
     assert "$0.0004" in lines[ranking]
     assert lines[-1].split() == ["sim-long", "DENIED", "constraints.denied_deployments", "names", "it"]
     bars = {line.split()[0]: line.split()[-1] for line in lines if line.endswith("█")}
@@ -42,7 +42,7 @@ def test_json_is_the_contracts_own(cli: Cli, server: str) -> None:
     response = json.loads(cli("route", "--server", server, "--json", "Grüße?").stdout)
     assert response["decision"]["chosen"]["deployment"] == "sim-fast"
     assert response["decision"]["ranked"][0]["expected_cost_micro_usd"].isdigit()
-    assert response["decision"]["ranked"][0]["score_parts"][0]["name"] == "tier_fit"
+    assert response["decision"]["ranked"][0]["score_parts"][0]["name"] == "quality"
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,6 @@ def test_json_is_the_contracts_own(cli: Cli, server: str) -> None:
         (["--allow", "sim-long", "--allow", "sim-length"], "sim-length"),
         (["--deny", "sim-fast"], "sim-cited"),
         (["--tier", "standard", "--require", "vision", "--require", "tools"], "sim-fast"),
-        (["--quality-bias", "1"], "sim-cached"),  # nothing but the id tells equally good ones apart
         (["--label", "team=search", "--system", "Be brief.", "--data-class", "public"], "sim-fast"),
         (["--max-cost-micro-usd", "100000"], "sim-fast"),
     ],
@@ -69,6 +68,7 @@ def test_content_and_caps_reach_the_server(cli: Cli, server: str, tmp_path: Path
         return decision
 
     plain = decide()
+    assert (plain["quality_bias"], decide("--quality-bias", "0.75")["quality_bias"]) == (0.0, 0.75)
     assert int(decide("--system", "word " * 400)["input_tokens"]) > int(plain["input_tokens"]) + 300
     assert int(decide("--image", png(tmp_path / "a.png"))["input_tokens"]) > int(plain["input_tokens"]) + 500
     assert (plain["exact"], decide("--max-cost-micro-usd", "100")["exact"]) == (False, True)

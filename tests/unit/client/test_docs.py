@@ -12,7 +12,6 @@ import pytest
 import pointsman_client
 from pointsman.v1.answer_pb2 import FINISH_REASON_STOP
 from pointsman.v1.completion_pb2 import ROLE_TOOL, CompletionSpec, Message
-from pointsman.v1.feedback_service_pb2 import RecordFeedbackResponse
 from pointsman_client import assistant, tool_call
 from pointsman_client.testing import FakeAsyncClient, FakeClient, InMemoryRouter
 
@@ -40,7 +39,6 @@ def model(completion: CompletionSpec) -> str | Message:
 def test_an_example_runs(example: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     router = InMemoryRouter()
     router.answer_with(model)
-    router.respond(RecordFeedbackResponse())
     monkeypatch.setenv("POINTSMAN_API_KEY", "pm_example")
     monkeypatch.setattr(time, "sleep", pytest.fail)
     monkeypatch.setattr(pointsman_client, "Client", lambda target, **options: FakeClient(router, **options))

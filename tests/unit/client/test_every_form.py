@@ -8,7 +8,7 @@ from collections.abc import Callable
 import grpc
 import pytest
 
-from kit.client_backends import DECISION, Answers, Backend, Decides, Ends, Fails, answer, text
+from kit.client_backends import DECISION, Answers, Backend, Decides, Ends, Fails, Takes, answer, text
 from kit.client_callers import Caller
 from pointsman.v1.answer_pb2 import (
     STREAM_FAILOVER_CONTINUE,
@@ -96,6 +96,46 @@ class TestRoute:
         got = await caller.route("Hard question", quality_bias=0.9)
         assert (got.deployment, got.request_id) == ("haiku", "r1")
         assert backend.received[0].request.completion.quality_bias == 0.9
+
+
+class TestNamedDecision:
+    async def test_travels_with_an_answer_and_with_a_stream(self, backend: Backend, caller: Caller) -> None:
+        backend.play(Decides(RouteResponse(decision=DECISION)), *(Answers(answer("a")) for _ in range(4)))
+        decision = await caller.route("x")
+        await caller.complete("x", decision_id=decision.id)
+        await caller.finish("x", decision_id=decision.id)
+        await caller.complete("x")
+        await caller.finish("x")
+        assert [call.request.decision_id for call in backend.received[1:]] == ["d1", "d1", "", ""]
+
+    async def test_is_nothing_for_a_route(self, backend: Backend, caller: Caller) -> None:
+        with pytest.raises(TypeError, match="no option 'decision_id'"):
+            await caller.route("x", decision_id="d1")
+        assert backend.received == []
+
+
+class TestFeedback:
+    async def test_sends_the_verdict(self, backend: Backend, caller: Caller) -> None:
+        backend.play(Takes(), Takes())
+        await caller.record_feedback("order-7", 0.25, "code")
+        await caller.record_feedback("order-8", 0)
+        sent = [(call.request.request_id, call.request.score, call.request.label) for call in backend.received]
+        assert sent == [("order-7", 0.25, "code"), ("order-8", 0.0, "")]
+
+    async def test_carries_what_every_call_carries(self, backend: Backend, connect: Callable[..., Caller]) -> None:
+        backend.play(Takes())
+        caller = connect(api_key="pm_secret")
+        await caller.record_feedback("r1", 1.0, timeout_seconds=5, metadata=[("x-team", "a")])
+        (call,) = backend.received
+        assert (call.metadata["authorization"], call.metadata["x-team"]) == ("Bearer pm_secret", "a")
+        assert call.seconds == pytest.approx(5, abs=2)
+
+    async def test_refuses_what_is_no_verdict(self, backend: Backend, caller: Caller) -> None:
+        with pytest.raises(ValueError, match="score must be between"):
+            await caller.record_feedback("r1", 1.5)
+        with pytest.raises(TypeError, match="no option 'tier'"):
+            await caller.record_feedback("r1", 1.0, tier="light")
+        assert backend.received == []
 
 
 class TestStream:

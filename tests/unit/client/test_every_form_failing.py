@@ -8,13 +8,14 @@ from typing import Any
 import grpc
 import pytest
 
-from kit.client_backends import DECISION, Answers, Backend, Decides, Fails, answer
+from kit.client_backends import DECISION, Answers, Backend, Decides, Fails, Takes, answer
 from kit.client_callers import Caller
 from pointsman.v1.router_service_pb2 import CompleteRequest, RouteResponse
 from pointsman_client import (
     BudgetExceeded,
     Cancelled,
     DeadlineExceeded,
+    DecisionExpired,
     DeploymentNotFound,
     FieldViolation,
     InternalError,
@@ -26,6 +27,7 @@ from pointsman_client import (
     QuotaViolation,
     RateLimited,
     RequestIdReused,
+    RequestNotFound,
     RetryPolicy,
     Unauthenticated,
     Unavailable,
@@ -54,6 +56,8 @@ ERRORS = [
     NoEligibleDeployment("off", reason="KILL_SWITCH"),
     Unavailable("all failed", retry_delay_seconds=900.0, metadata={"attempts": "haiku:timeout"}),
     RequestIdReused("used"),
+    RequestNotFound("never heard of it"),
+    DecisionExpired("too old", precondition_violations=[PreconditionViolation("DECISION", "decision_id", "too old")]),
     DeadlineExceeded("too slow", metadata={"step": "dispatch"}),
     Cancelled("gone"),
     InternalError("sorry"),
@@ -92,6 +96,12 @@ class TestErrors:
         backend.play(Fails(DeploymentNotFound("none"), rpc="Route"))
         with pytest.raises(DeploymentNotFound):
             await caller.route("x", deployment="nowhere")
+
+    async def test_of_a_verdict(self, backend: Backend, caller: Caller) -> None:
+        backend.play(Fails(RequestNotFound("none", request_id="r9"), rpc="RecordFeedback"))
+        with pytest.raises(RequestNotFound) as raised:
+            await caller.record_feedback("order-7", 1.0)
+        assert raised.value.request_id == "r9"
 
 
 class TestRetries:
@@ -155,6 +165,16 @@ class TestRetries:
         with pytest.raises(InternalError):
             await connect(retry=AT_ONCE).route("x")
         assert len(backend.received) == 1
+
+    async def test_a_verdict_is_repeated_on_any_unavailability(
+        self, backend: Backend, connect: Callable[..., Caller]
+    ) -> None:
+        backend.play(Fails(Unavailable("a proxy", reason=""), rpc="RecordFeedback"), Takes())
+        await connect(retry=AT_ONCE).record_feedback("r1", 1.0)
+        backend.play(Fails(InternalError("sorry"), rpc="RecordFeedback"))
+        with pytest.raises(InternalError):
+            await connect(retry=AT_ONCE).record_feedback("r1", 1.0)
+        assert len(backend.received) == 3
 
     async def test_a_stream_is_repeated_before_its_first_event(
         self, backend: Backend, connect: Callable[..., Caller]
@@ -242,5 +262,7 @@ class TestClosing:
         await caller.close()
         with pytest.raises(RuntimeError, match="the client is closed"):
             await caller.complete("x")
+        with pytest.raises(RuntimeError, match="the client is closed"):
+            await caller.record_feedback("r1", 1.0)
         with pytest.raises(RuntimeError, match="the client is closed"):
             await caller.read("x")

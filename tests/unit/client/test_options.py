@@ -31,9 +31,12 @@ from pointsman_client._options import (
     CallOptions,
     CompletionOptions,
     Prompt,
+    RouteOptions,
     StreamOptions,
     completion_from,
+    decision_id_from,
     failover_from,
+    feedback_from,
     metadata_from,
     refuse_unknown,
 )
@@ -67,6 +70,7 @@ EVERYTHING: CompletionOptions = {
     "end_user": "u1",
     "session_id": "s1",
     "request_id": "r1",
+    "decision_id": "dec_1",
 }
 
 
@@ -103,6 +107,7 @@ def test_every_option_lands_in_its_field() -> None:
 
 def test_the_example_above_names_every_option() -> None:
     assert set(EVERYTHING) == set(CompletionOptions.__annotations__) - set(CallOptions.__annotations__)
+    assert set(CompletionOptions.__annotations__) - set(RouteOptions.__annotations__) == {"decision_id"}
 
 
 def test_the_options_reach_every_field_of_the_contract() -> None:
@@ -180,6 +185,7 @@ def test_a_wrong_option_is_named_with_its_remedy(options: Any, kind: type[Except
         ({"temprature": 1}, CompletionOptions, r"no option 'temprature'; did you mean 'temperature'\?$"),
         ({"zzz": 1}, CompletionOptions, "there is no option 'zzz'$"),
         ({"failover": "restart"}, CompletionOptions, "there is no option 'failover'"),
+        ({"decision_id": "d"}, RouteOptions, "there is no option 'decision_id'"),
     ],
 )
 def test_an_unknown_option_is_named(options: Any, known: type, said: str) -> None:
@@ -200,6 +206,20 @@ def test_failover_by_name_by_value_and_unset() -> None:
     assert failover_from({}) == STREAM_FAILOVER_UNSPECIFIED
     with pytest.raises(ValueError, match="none of terminate, continue, restart"):
         failover_from({"failover": "never"})  # type: ignore[typeddict-item]
+
+
+def test_a_decision_is_named_by_its_id() -> None:
+    assert (decision_id_from({"decision_id": "dec_1"}), decision_id_from({})) == ("dec_1", "")
+    for wrong in (None, 7, b"dec_1"):
+        options: Any = {"decision_id": wrong}
+        with pytest.raises(TypeError, match="option 'decision_id' cannot be this"):
+            decision_id_from(options)
+
+
+@pytest.mark.parametrize("score", [-0.01, 1.01, float("nan"), float("inf")])
+def test_a_score_that_is_none_is_refused(score: float) -> None:
+    with pytest.raises(ValueError, match=r"between 0 .* and 1"):
+        feedback_from("r1", score, "")
 
 
 def test_metadata_and_trace_context_go_together() -> None:

@@ -26,6 +26,7 @@ from pointsman_client import (
     Client,
     PointsmanError,
     RateLimited,
+    RequestNotFound,
     StreamInterrupted,
     Unavailable,
     assistant,
@@ -125,6 +126,31 @@ def test_routes_are_decided_by_default_or_by_script(router: InMemoryRouter) -> N
     router.route_to("opus")
     client = FakeClient(router)
     assert [client.route("x").deployment, client.route("x").deployment] == ["opus", "in-memory"]
+
+
+def test_a_decision_can_be_named(router: InMemoryRouter) -> None:
+    router.answer("Paris")
+    client = FakeClient(router)
+    decision = client.route("x")
+    client.complete("x", decision_id=decision.id)
+    asked = router.calls[1].request
+    assert isinstance(asked, CompleteRequest)
+    assert asked.decision_id == decision.id != ""
+
+
+def test_verdicts_are_taken_by_default_and_can_be_looked_at(router: InMemoryRouter) -> None:
+    router.answer("Paris")
+    client = FakeClient(router)
+    answer = client.complete("x", request_id="r1")
+    client.record_feedback(answer.request_id, 1.0, "lookup")
+    router.fail(RequestNotFound("too long ago"), on="RecordFeedback")
+    with pytest.raises(RequestNotFound) as raised:
+        client.record_feedback("r0", 0.5)
+    assert raised.value.request_id == ""  # r0 names the call that is judged, not this one
+    assert [(one.request_id, one.score, one.label) for one in router.verdicts] == [
+        ("r1", 1.0, "lookup"),
+        ("r0", 0.5, ""),
+    ]
 
 
 async def test_every_rpc_of_the_contract_can_be_scripted(router: InMemoryRouter) -> None:

@@ -35,6 +35,8 @@ def test_sync() -> None:
         assert_type(answer.usage, Usage)
         assert_type(answer.response, CompleteResponse)
         decision = assert_type(client.route([user("x")]), Decision)
+        assert_type(decision.id, str)
+        client.record_feedback(answer.request_id, 1, "code", timeout_seconds=5)
         assert_type(decision.chosen, ChosenDeployment)
         assert_type(decision.response, RouteResponse)
         with assert_type(client.stream("x", failover="restart"), AnswerStream) as stream:
@@ -55,6 +57,7 @@ async def test_async() -> None:
     async with assert_type(FakeAsyncClient(router), FakeAsyncClient) as client:
         assert_type(await client.complete("x", data_class="internal"), Answer)
         assert_type(await client.route("x"), Decision)
+        await client.record_feedback("r1", 0.5)
         async with assert_type(client.stream("x"), AsyncAnswerStream) as stream:
             async for event in stream:
                 assert_type(event, StreamEvent)
@@ -80,6 +83,9 @@ def refused(client: Client) -> Sequence[Callable[[], Any]]:
         lambda: client.complete("x", failover="restart"),  # type: ignore[call-arg]
         lambda: client.stream("x", temperature="hot"),  # type: ignore[arg-type]
         lambda: client.complete(["x"]),  # type: ignore[list-item]
+        lambda: client.route("x", decision_id="d"),  # type: ignore[call-arg]
+        lambda: client.record_feedback("r1", "good"),  # type: ignore[arg-type]
+        lambda: client.record_feedback("r1", 1.0, tier="light"),  # type: ignore[call-arg]
     )
 
 

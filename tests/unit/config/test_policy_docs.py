@@ -5,13 +5,17 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pointsman_server.config import deployments, models, policy_file, prices, providers, routes
+from kit.catalog import circumstances, judged
+from pointsman_server.config import deployments, models, policy_file, prices, providers, routes, routing
 from pointsman_server.config.policy_file import LoadedPolicy
 from pointsman_server.config.problems import PolicyError
-from pointsman_server.domain.catalog import Dialect
+from pointsman_server.decision.engine import decide
+from pointsman_server.domain.catalog import Dialect, FreshFacts
+from pointsman_server.domain.plan import RoutePlan, TaskType
 from pointsman_server.domain.reply import Usage
 from pointsman_server.domain.request import Capability, DataClass, Tier
 
@@ -29,9 +33,11 @@ SECTIONS = {
     "deployments.ID.reasoning_token_budgets": deployments.REASONING_BUDGET_KEYS,
     "tiers": routes.TIERS_KEYS,
     "tiers.TIER": routes.TIER_KEYS,
-    "routing": policy_file.ROUTING_KEYS,
+    "routing": routing.ROUTING_KEYS,
+    "routing.rules": routing.RULE_KEYS,
+    "routing.rules, when": routing.CONDITION_KEYS,
 }
-EXAMPLE = re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL)[0]
+EXAMPLE, RULES = re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL)
 
 
 def rows(section: str) -> dict[str, str]:
@@ -51,7 +57,7 @@ def test_every_section_with_a_table_is_compared() -> None:
 
 
 def test_every_word_of_the_closed_sets_is_documented() -> None:
-    words = [*Dialect, *Capability]
+    words = [*Dialect, *Capability, *FreshFacts, *TaskType]
     for word in (*(word.value for word in words), *(word.name.lower() for word in (*DataClass, *Tier))):
         assert f"`{word}`" in DOCS
 
@@ -82,12 +88,37 @@ def test_documented_defaults_are_true(compile_text: Compile) -> None:
     assert rows("routing") == {
         "quality_bias": f"`{snapshot.quality_bias:g}`",
         "default_max_output_tokens": f"`{snapshot.default_max_output_tokens}`",
+        "fresh_facts": f"`{snapshot.fresh_facts.value}`",
+        "first_token_weight": f"`{snapshot.first_token_weight:g}`",
+        "learn_from_feedback": f"`{str(snapshot.learn_from_feedback).lower()}`",
+        "calibration": "none",
+        "rules": "none",
     }
     for key, default in rows("deployments.ID.timeouts").items():
         assert default == f"`{getattr(sonnet.timeouts, key):g}`"
     assert rows("deployments.ID")["data_class"] == f"`{sonnet.approved_data_class.name.lower()}`"
     for key in ("expected_first_token_seconds", "expected_tokens_per_second"):
         assert rows("deployments.ID")[key] == f"`{getattr(sonnet, key):g}`"
+
+
+def test_example_of_rules_does_what_the_text_says(compile_text: Compile) -> None:
+    """The rules stand alone in the text; here they get the policy that they are about."""
+    names = {"sonnet": "sonnet", "house": "llama-house"}
+    text = RULES
+    for name, real in names.items():
+        text = text.replace(f"[{name}]", f"[{real}]")
+    snapshot = compile_text(EXAMPLE[: EXAMPLE.index("routing:")] + text).snapshot
+
+    def decided(**asked: Any) -> RoutePlan:
+        return decide(circumstances(**asked), snapshot)
+
+    assert [rule.name for rule in snapshot.rules] == ["research", "drafts", "confidential"]
+    research = decided(complexity=judged(Tier.LIGHT), labels={"agent": "analyst"})
+    assert (research.applied_rules, research.quality_bias) == (("research",), 1.0)
+    drafts = decided(complexity=judged(Tier.ADVANCED, task=TaskType.WRITING))
+    assert drafts.candidates[0].deployment.id == "llama-house"
+    private = decided(labels={"project": "merger", "agent": "research"})
+    assert [one.deployment.id for one in private.candidates] == ["llama-house"]
 
 
 @pytest.mark.parametrize("section", ["The file", "models.ID", "deployments.ID"])

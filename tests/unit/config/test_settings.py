@@ -29,6 +29,7 @@ def test_every_variable_is_read() -> None:
             "POINTSMAN_POLICY_FILE": "/etc/pointsman/policy.yaml",
             "POINTSMAN_DATABASE_URL": "postgresql://user:PLANTED@db/pointsman",
             "POINTSMAN_REDIS_URL": "redis://:PLANTED@cache:6379/0",
+            "POINTSMAN_STATE_DIR": "/var/lib/pointsman",
             "POINTSMAN_WORKERS": "3",
             "POINTSMAN_LOG_LEVEL": "debug",
             "POINTSMAN_REFLECTION": "off",
@@ -42,12 +43,18 @@ def test_every_variable_is_read() -> None:
     assert str(settings.grpc_address) == "[::1]:0"
     assert settings.http_address == Address("router.example", 9000)
     assert (settings.policy_file, settings.workers) == ("/etc/pointsman/policy.yaml", 3)
+    assert settings.state_dir == "/var/lib/pointsman"
     assert settings.database_url.startswith("postgresql://")
     assert settings.redis_url.startswith("redis://")
     assert (settings.log_level, settings.reflection) == (LogLevel.DEBUG, False)
     assert (settings.max_concurrent_calls, settings.drain_grace_seconds) == (10, 0)
     assert (settings.unary_timeout_seconds, settings.stream_timeout_seconds) == (2.5, 900)
     assert "PLANTED" not in repr(settings)
+
+
+def test_state_is_kept_beside_the_process_unless_the_folder_is_empty() -> None:
+    assert Settings().state_dir == "var"
+    assert Settings.from_environment({"POINTSMAN_STATE_DIR": ""}).state_dir == ""
 
 
 WRONG = [
@@ -66,6 +73,7 @@ WRONG = [
     ("POINTSMAN_DATABASE_URL", "mysql://db"),
     ("POINTSMAN_DATABASE_URL", "postgresql://"),
     ("POINTSMAN_REDIS_URL", "cache:6379"),
+    ("POINTSMAN_STATE_DIR", " "),
     ("POINTSMAN_WORKERS", "0"),
     ("POINTSMAN_WORKERS", "two"),
     ("POINTSMAN_WORKERS", "\u0663"),

@@ -1,31 +1,24 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from kit.catalog import EVERYTHING, FEW_TOKENS, deployment, rejection, request, snapshot
-from kit.policies import Asked, questions
-from kit.properties import examples
+from kit.catalog import EVERYTHING, FEW_TOKENS, circumstances, deployment, judged, price, rejection, snapshot
 from pointsman_server.decision.engine import decide
-from pointsman_server.decision.filters import implied_capabilities
-from pointsman_server.domain.catalog import Deployment
+from pointsman_server.domain.catalog import FreshFacts, RoutingRule, RuleCondition, Snapshot
 from pointsman_server.domain.errors import (
     ContextOverflow,
     DeploymentNotFound,
     NobodyHealthy,
     NoEligibleDeployment,
-    RouterError,
     UnsupportedContent,
 )
-from pointsman_server.domain.health import HealthView
-from pointsman_server.domain.plan import ExclusionReason, Rejection, RoutePlan, TokenEstimate
-from pointsman_server.domain.request import Capability, CompletionRequest, GenerationConfig, RoutingConstraints, Tier
+from pointsman_server.domain.facts import Circumstances
+from pointsman_server.domain.health import HealthView, Observed
+from pointsman_server.domain.plan import ExclusionReason, TaskType, TokenEstimate
+from pointsman_server.domain.request import Capability, RoutingConstraints, Tier
 
-WELL = HealthView()
 ONE, TWO = deployment("one"), deployment("two", of={"context_window_tokens": 200_000})
 BOTH = snapshot(ONE, TWO, aliases={"best": "two"})
 
@@ -38,60 +31,77 @@ def ill(*names: str, reason: ExclusionReason = ExclusionReason.BREAKER_OPEN, sec
     return HealthView({name: rejection(name, reason) for name in names}, dict.fromkeys(names, seconds))
 
 
-def wants(**constraints: Any) -> CompletionRequest:
-    return request(constraints=RoutingConstraints(**constraints))
+def wants(**constraints: Any) -> Circumstances:
+    return circumstances(constraints=RoutingConstraints(**constraints))
+
+
+SEED = frozenset({Capability.SEED})
 
 
 class TestPlan:
     def test_it_carries_what_it_was_made_of(self) -> None:
-        plan = decide(request(), BOTH, WELL, FEW_TOKENS)
+        plan = decide(circumstances(complexity=judged(Tier.LIGHT)), BOTH)
         assert (plan.policy_version, plan.input_tokens) == ("v1", FEW_TOKENS)
-        assert plan.complexity.tier is Tier.LIGHT
+        assert plan.complexity == judged(Tier.LIGHT)
         assert [one.deployment for one in plan.candidates] == [ONE, TWO]
         assert plan.rejections == ()
 
     def test_a_pin_by_alias_leaves_one(self) -> None:
-        plan = decide(request(deployment="best"), BOTH, WELL, FEW_TOKENS)
+        plan = decide(circumstances(deployment="best"), BOTH)
         assert [one.deployment.id for one in plan.candidates] == ["two"]
         assert [(one.deployment_id, one.reason) for one in plan.rejections] == [("one", ExclusionReason.NOT_PINNED)]
 
     def test_an_observed_latency_is_told(self) -> None:
-        health = HealthView(observed_first_token_seconds={"one": 0.25})
-        plan = decide(request(), BOTH, health, FEW_TOKENS)
-        assert [one.expected_first_token_seconds for one in plan.candidates] == [0.25, 1.0]
+        health = HealthView(observed={"one": Observed(15.0, 0.2, 0.4, 15.0, 0.0)})
+        plan = decide(circumstances(health=health), BOTH)
+        assert [one.expected_first_token_seconds for one in plan.candidates] == [pytest.approx(0.4), 1.0]
+
+    def test_the_dial_and_the_rules_that_had_a_say_are_told(self) -> None:
+        rules = (
+            RoutingRule("never", RuleCondition(tasks=frozenset({"code"})), quality_bias=1.0),
+            RoutingRule("always", RuleCondition(), quality_bias=0.75),
+        )
+        plan = decide(circumstances(), snapshot(ONE, rules=rules))
+        assert (plan.applied_rules, plan.quality_bias) == (("always",), 0.75)
+        assert decide(circumstances(), snapshot(ONE, quality_bias=0.25)).quality_bias == 0.25
 
 
 class TestNobody:
     def test_an_unknown_name(self) -> None:
         with pytest.raises(DeploymentNotFound):
-            decide(request(deployment="three"), BOTH, WELL, FEW_TOKENS)
+            decide(circumstances(deployment="three"), BOTH)
 
     def test_longer_than_every_window(self) -> None:
         with pytest.raises(ContextOverflow) as caught:
-            decide(request(), BOTH, WELL, tokens(300_000))
+            decide(circumstances(tokens=tokens(300_000)), BOTH)
         assert (caught.value.input_tokens, caught.value.largest_window_tokens) == (300_000, 200_000)
 
     def test_longer_than_the_windows_that_may_be_used(self) -> None:
         with pytest.raises(ContextOverflow) as caught:
-            decide(wants(denied_deployments=frozenset({"two"})), BOTH, WELL, tokens(150_000))
+            decide(
+                circumstances(
+                    tokens=tokens(150_000), constraints=RoutingConstraints(denied_deployments=frozenset({"two"}))
+                ),
+                BOTH,
+            )
         assert caught.value.largest_window_tokens == 100_000
 
     def test_a_window_asked_for_is_no_overflow(self) -> None:
         with pytest.raises(NoEligibleDeployment) as caught:
-            decide(wants(min_context_tokens=1_000_000), BOTH, WELL, FEW_TOKENS)
+            decide(wants(min_context_tokens=1_000_000), BOTH)
         assert [one.reason for one in caught.value.rejections] == [ExclusionReason.CONTEXT_WINDOW] * 2
 
     def test_too_long_for_one_and_too_blind_the_other(self) -> None:
         policy = snapshot(ONE, deployment("two", of={"capabilities": frozenset()}))
         with pytest.raises(NoEligibleDeployment) as caught:
-            decide(request(generation=GenerationConfig(seed=1)), policy, WELL, tokens(150_000))
+            decide(circumstances(capabilities=SEED, tokens=tokens(150_000)), policy)
         reasons = {one.deployment_id: one.reason for one in caught.value.rejections}
         assert reasons == {"one": ExclusionReason.CONTEXT_WINDOW, "two": ExclusionReason.CAPABILITY}
 
     def test_a_pinned_model_that_cannot(self) -> None:
         policy = snapshot(deployment("one", of={"capabilities": EVERYTHING - {Capability.SEED}}), TWO)
         with pytest.raises(UnsupportedContent) as caught:
-            decide(request(deployment="one", generation=GenerationConfig(seed=1)), policy, WELL, FEW_TOKENS)
+            decide(circumstances(deployment="one", capabilities=SEED), policy)
         assert [problem.field for problem in caught.value.problems] == ["completion.deployment"]
         assert "its model lacks seed" in str(caught.value)
 
@@ -104,164 +114,114 @@ class TestNobody:
             {"one": 40.0, "two": 9.0},
         )
         with pytest.raises(NobodyHealthy) as caught:
-            decide(request(), BOTH, health, FEW_TOKENS)
+            decide(circumstances(health=health), BOTH)
         assert caught.value.retry_after_seconds == 9.0
         assert [one.deployment_id for one in caught.value.rejections] == ["one", "two"]
 
     def test_the_pinned_one_out_of_service(self) -> None:
         with pytest.raises(NobodyHealthy) as caught:
-            decide(request(deployment="one"), BOTH, ill("one"), FEW_TOKENS)
+            decide(circumstances(deployment="one", health=ill("one")), BOTH)
         assert [one.deployment_id for one in caught.value.rejections] == ["one"]
         assert caught.value.retry_after_seconds == 30.0
 
     def test_one_out_of_service_and_one_unfit(self) -> None:
         policy = snapshot(ONE, deployment("two", of={"capabilities": frozenset()}))
         with pytest.raises(NoEligibleDeployment) as caught:
-            decide(request(generation=GenerationConfig(seed=1)), policy, ill("one"), FEW_TOKENS)
+            decide(circumstances(capabilities=SEED, health=ill("one")), policy)
         assert len(caught.value.rejections) == 2
 
     def test_everybody_excluded_by_the_caller(self) -> None:
         with pytest.raises(NoEligibleDeployment) as caught:
-            decide(wants(denied_deployments=frozenset({"one", "two"})), BOTH, WELL, FEW_TOKENS)
+            decide(wants(denied_deployments=frozenset({"one", "two"})), BOTH)
         assert [one.reason for one in caught.value.rejections] == [ExclusionReason.DENIED] * 2
 
     def test_too_dear(self) -> None:
         with pytest.raises(NoEligibleDeployment) as caught:
-            decide(wants(max_cost_micro_usd=1), BOTH, WELL, FEW_TOKENS)
+            decide(wants(max_cost_micro_usd=1), BOTH)
         assert {one.reason for one in caught.value.rejections} == {ExclusionReason.COST}
 
     def test_no_deployment_at_all(self) -> None:
         with pytest.raises(NoEligibleDeployment) as caught:
-            decide(request(), snapshot(), WELL, FEW_TOKENS)
+            decide(circumstances(), snapshot())
         assert caught.value.rejections == ()
 
+    def test_everybody_left_out_by_a_rule(self) -> None:
+        policy = snapshot(ONE, TWO, rules=(RoutingRule("none", RuleCondition(), deny=frozenset({"one", "two"})),))
+        with pytest.raises(NoEligibleDeployment) as caught:
+            decide(circumstances(), policy)
+        assert [one.reason for one in caught.value.rejections] == [ExclusionReason.RULE] * 2
 
-def outcome(asked: Asked) -> RoutePlan | RouterError:
-    try:
-        return decide(asked.request, asked.policy, asked.health, asked.tokens)
-    except RouterError as error:
-        return error
+    def test_whom_a_rule_leaves_out_says_nothing_of_the_others_health(self) -> None:
+        policy = snapshot(ONE, TWO, rules=(RoutingRule("not_two", RuleCondition(), deny=frozenset({"two"})),))
+        with pytest.raises(NobodyHealthy) as caught:
+            decide(circumstances(health=ill("one")), policy)
+        assert [one.deployment_id for one in caught.value.rejections] == ["one"]
+        assert caught.value.retry_after_seconds == 30.0
 
+    def test_nor_of_how_long_an_input_they_take(self) -> None:
+        policy = snapshot(ONE, TWO, rules=(RoutingRule("one", RuleCondition(), only=frozenset({"one"})),))
+        with pytest.raises(ContextOverflow) as caught:
+            decide(circumstances(tokens=tokens(150_000)), policy)
+        assert caught.value.largest_window_tokens == 100_000
 
-def chosen(asked: Asked) -> set[str]:
-    found = outcome(asked)
-    return {one.deployment.id for one in found.candidates} if isinstance(found, RoutePlan) else set()
-
-
-def told(found: RoutePlan | RouterError) -> tuple[Rejection, ...]:
-    assert isinstance(found, (RoutePlan, NoEligibleDeployment))
-    return found.rejections
-
-
-def keeps_every_rule(asked: Asked, one: Deployment) -> bool:
-    """The hard rules once more, all at once and in plain words; money apart."""
-    wanted, limits, model = asked.request, asked.request.constraints, one.model
-    names = {one.id, *(alias for alias, target in asked.policy.aliases.items() if target == one.id)}
-    chain = asked.policy.tier_chains.get(wanted.tier, ()) if wanted.tier else ()
-    first_token = asked.health.observed_first_token_seconds.get(one.id, one.expected_first_token_seconds)
-    return all(
-        (
-            not wanted.deployment or wanted.deployment in names,
-            not names & limits.denied_deployments,
-            not limits.allowed_deployments or names & limits.allowed_deployments,
-            wanted.tier is None or model.tier is wanted.tier or one.id in chain,
-            limits.data_class <= one.approved_data_class,
-            not limits.regions or limits.regions & one.regions,
-            limits.required_capabilities | implied_capabilities(wanted) <= model.capabilities,
-            model.context_window_tokens >= limits.min_context_tokens,
-            model.context_window_tokens > asked.tokens.tokens,
-            limits.max_first_token_seconds is None or first_token <= limits.max_first_token_seconds,
-            not one.provider.unusable_because,
-            one.id not in asked.health.rejections,
-        )
-    )
+    def test_nobody_can_search_where_that_is_required(self) -> None:
+        policy = snapshot(blind("one"), fresh_facts=FreshFacts.REQUIRE_SEARCH)
+        with pytest.raises(NoEligibleDeployment) as caught:
+            decide(circumstances(complexity=judged(needs_fresh_facts=True)), policy)
+        assert "web_search" in caught.value.rejections[0].detail
 
 
-class TestProperties:
-    @examples(100)
-    @given(questions())
-    def test_everybody_is_candidate_or_rejected_exactly_once(self, asked: Asked) -> None:
-        found = outcome(asked)
-        if not isinstance(found, (RoutePlan, NoEligibleDeployment)):
-            return
-        candidates = [one.deployment.id for one in found.candidates] if isinstance(found, RoutePlan) else []
-        rejected = [one.deployment_id for one in told(found)]
-        assert sorted([*candidates, *rejected]) == sorted(asked.policy.deployments)
+def blind(name: str, **of: Any) -> Any:
+    return deployment(name, of={"capabilities": EVERYTHING - {Capability.WEB_SEARCH}, **of})
 
-    @examples(100)
-    @given(questions())
-    def test_candidates_keep_every_rule_and_the_others_break_one(self, asked: Asked) -> None:
-        found = outcome(asked)
-        for one in asked.policy.deployments.values():
-            if one.id in chosen(asked):
-                assert keeps_every_rule(asked, one)
-            elif isinstance(found, (RoutePlan, NoEligibleDeployment)):
-                said = next(out.reason for out in told(found) if out.deployment_id == one.id)
-                assert keeps_every_rule(asked, one) == (said is ExclusionReason.COST)
-            else:
-                assert not keeps_every_rule(asked, one)
 
-    @examples(40)
-    @given(questions())
-    def test_the_same_inputs_give_the_same_plan(self, asked: Asked) -> None:
-        first, second = outcome(asked), outcome(asked)
-        assert type(first) is type(second)
-        assert str(first) == str(second)
+LOCAL = blind("local", tier=Tier.LIGHT, quality=0.4, price=price(0, 0))
+MIDDLE = deployment("middle", of={"tier": Tier.STANDARD, "quality": 0.6, "price": price(1_000_000, 5_000_000)})
+BEST = blind("best", tier=Tier.ADVANCED, quality=0.9, price=price(5_000_000, 25_000_000))
+RULES = (
+    RoutingRule("research", RuleCondition(labels={"agent": frozenset({"research"})}), tier=Tier.ADVANCED),
+    RoutingRule("thrifty", RuleCondition(labels={"budget": frozenset({"*"})}), prefer=("local",)),
+    RoutingRule("code", RuleCondition(tasks=frozenset({"code"})), quality_bias=1.0),
+    RoutingRule("long", RuleCondition(least_input_tokens=50_000), deny=frozenset({"best"})),
+)
+LIGHT, HARD = judged(Tier.LIGHT), judged(Tier.ADVANCED)
 
-    @examples(40)
-    @given(questions(), st.randoms(use_true_random=False))
-    def test_the_order_of_the_policy_does_not_matter(self, asked: Asked, dice: Any) -> None:
-        items = list(asked.policy.deployments.items())
-        dice.shuffle(items)
-        shuffled = replace(asked, policy=replace(asked.policy, deployments=dict(items)))
-        first, second = outcome(asked), outcome(shuffled)
-        assert type(first) is type(second)
-        if isinstance(first, RoutePlan) and isinstance(second, RoutePlan):
-            assert first.candidates == second.candidates
 
-    @examples(80)
-    @given(questions(), st.integers(0, 20_000), st.integers(0, 20_000))
-    def test_a_higher_cost_cap_removes_nobody(self, asked: Asked, cap: int, more: int) -> None:
-        def capped(micro_usd: int | None) -> set[str]:
-            limits = replace(asked.request.constraints, max_cost_micro_usd=micro_usd)
-            return chosen(replace(asked, request=replace(asked.request, constraints=limits)))
+@pytest.mark.parametrize(
+    ("asked", "picks"),
+    [
+        ({"complexity": LIGHT}, "local"),
+        ({}, "middle"),
+        ({"complexity": HARD}, "best"),
+        ({"complexity": HARD, "health": ill("best")}, "middle"),
+        ({"complexity": LIGHT, "quality_bias": 1.0}, "best"),
+        ({"complexity": LIGHT, "tier": Tier.STANDARD}, "middle"),
+        ({"complexity": HARD, "deployment": "local"}, "local"),
+        ({"complexity": HARD, "constraints": RoutingConstraints(max_cost_micro_usd=1_000)}, "middle"),
+        ({"complexity": judged(Tier.LIGHT, needs_fresh_facts=True)}, "middle"),
+        ({"complexity": LIGHT, "labels": {"agent": "research"}}, "best"),
+        ({"complexity": LIGHT, "labels": {"agent": "chat"}}, "local"),
+        ({"labels": {"agent": "research"}, "tier": Tier.LIGHT}, "local"),
+        ({"complexity": HARD, "labels": {"budget": "q3"}}, "local"),
+        ({"complexity": HARD, "labels": {"budget": "q3"}, "health": ill("local")}, "best"),
+        ({"complexity": judged(task=TaskType.CODE)}, "best"),
+        ({"complexity": judged(task=TaskType.CODE), "quality_bias": 0.0}, "middle"),
+        ({"complexity": HARD, "tokens": tokens(60_000)}, "middle"),
+        ({"complexity": LIGHT, "session": "middle"}, "local"),
+        ({"capabilities": frozenset({Capability.WEB_SEARCH}), "complexity": LIGHT}, "middle"),
+    ],
+)
+def test_decision_table(asked: dict[str, Any], picks: str) -> None:
+    house = snapshot(LOCAL, MIDDLE, BEST, rules=RULES)
+    assert decide(circumstances(**asked), house).candidates[0].deployment.id == picks
 
-        assert capped(cap) <= capped(cap + more) <= capped(None)
 
-    @examples(80)
-    @given(questions(), st.data())
-    def test_a_larger_window_does_not_remove_its_deployment(self, asked: Asked, data: st.DataObject) -> None:
-        one = data.draw(st.sampled_from(sorted(asked.policy.deployments.values(), key=lambda one: one.id)))
-        window = one.model.context_window_tokens + data.draw(st.integers(1, 3_000))
-        wider = replace(one, model=replace(one.model, context_window_tokens=window))
-        policy = replace(asked.policy, deployments={**asked.policy.deployments, one.id: wider})
-        assert chosen(asked) <= chosen(replace(asked, policy=policy))
+def test_affinity_starves_neither_health_nor_budget() -> None:
+    def pick(policy: Snapshot, **asked: Any) -> str:
+        return decide(circumstances(session="two", **asked), policy).candidates[0].deployment.id
 
-    @examples(60)
-    @given(questions(), st.integers(0, 20_000))
-    def test_no_candidate_can_cost_more_than_the_cap(self, asked: Asked, cap: int) -> None:
-        limits = replace(asked.request.constraints, max_cost_micro_usd=cap)
-        found = outcome(replace(asked, request=replace(asked.request, constraints=limits)))
-        candidates = found.candidates if isinstance(found, RoutePlan) else ()
-        assert all(one.worst_cost_micro_usd <= cap for one in candidates)
-
-    @examples(60)
-    @given(questions(), st.data())
-    def test_only_the_pinned_one_answers(self, asked: Asked, data: st.DataObject) -> None:
-        name = data.draw(st.sampled_from([*asked.policy.deployments, *asked.policy.aliases]))
-        pinned = asked.policy.resolve(name)
-        assert pinned is not None
-        unpinned = replace(asked, request=replace(asked.request, deployment=""))
-        only = replace(asked, request=replace(asked.request, deployment=name))
-        assert chosen(only) == chosen(unpinned) & {pinned.id}
-
-    @examples(60)
-    @given(questions())
-    def test_output_stays_within_what_is_wanted_possible_and_left(self, asked: Asked) -> None:
-        found = outcome(asked)
-        wanted = asked.request.generation.max_output_tokens or asked.policy.default_max_output_tokens
-        for one in found.candidates if isinstance(found, RoutePlan) else ():
-            model = one.deployment.model
-            assert 1 <= one.max_output_tokens <= min(wanted, model.max_output_tokens)
-            assert asked.tokens.tokens + one.max_output_tokens <= model.context_window_tokens
-            assert one.expected_cost_micro_usd <= one.worst_cost_micro_usd
+    twins = snapshot(ONE, deployment("two"))
+    assert pick(twins) == "two"
+    assert pick(twins, health=ill("two")) == "one"
+    dear = snapshot(ONE, deployment("two", of={"price": price(9_000_000, 9_000_000)}))
+    assert pick(dear, constraints=RoutingConstraints(max_cost_micro_usd=500)) == "one"

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
 
-from kit.catalog import EVERYTHING, deployment, rejection, request, snapshot
-from pointsman_server.decision.filters import implied_capabilities, reject, rules_for, work_out_needs
-from pointsman_server.domain.catalog import Deployment
-from pointsman_server.domain.health import HealthView
+from kit.catalog import EVERYTHING, circumstances, deployment, judged, rejection, request, snapshot
+from pointsman_server.decision.facts import facts_of
+from pointsman_server.decision.filters import Needs, reject, rules_for, work_out_needs
+from pointsman_server.decision.rules import gather_wishes
+from pointsman_server.domain.catalog import Deployment, RoutingRule, RuleCondition, Snapshot
+from pointsman_server.domain.facts import Circumstances
+from pointsman_server.domain.health import HealthView, Observed
 from pointsman_server.domain.message import ImagePart, Message, Role, TextPart
 from pointsman_server.domain.plan import ExclusionReason, Rejection, TokenEstimate
 from pointsman_server.domain.request import (
@@ -57,7 +60,14 @@ NAMED: dict[str, Any] = {"policy": {"aliases": {"other-name": "one"}}}
 CHAINED: dict[str, Any] = {"policy": {"tier_chains": {Tier.LIGHT: ("one",)}}}
 SMALL = deployment("one", of={"context_window_tokens": 101})
 SLOW = deployment("one", expected_first_token_seconds=2.0)
+FAST = HealthView(observed={"one": Observed(1_000.0, 0.5, 0.9, 1_000.0, 0.0)})
 LACKS = "its model lacks"
+
+
+def ruled(**rule: Any) -> dict[str, Any]:
+    """A policy with the one rule `house`."""
+    return {"policy": {"rules": (RoutingRule("house", RuleCondition(), **rule),)}}
+
 
 TABLE: dict[str, Case] = {
     "nothing asked": Case(None),
@@ -135,7 +145,7 @@ TABLE: dict[str, Case] = {
     "input fits": Case(None, one=SMALL),
     "input fills the window": Case(
         ExclusionReason.CONTEXT_WINDOW,
-        "the input has about 100 tokens, its window 100",
+        "the input has about 100 of its tokens, its window 100",
         one=deployment("one", of={"context_window_tokens": 100}),
     ),
     "window as small as asked": Case(None, asked=wants(min_context_tokens=101), one=SMALL),
@@ -152,9 +162,22 @@ TABLE: dict[str, Case] = {
         wants(max_first_token_seconds=1.9),
         SLOW,
     ),
-    "first token observed to be in time": Case(
-        None, "", wants(max_first_token_seconds=1.9), SLOW, HealthView(observed_first_token_seconds={"one": 0.5})
+    "first token observed to be in time": Case(None, "", wants(max_first_token_seconds=1.9), SLOW, FAST),
+    "a rule denies it": Case(ExclusionReason.RULE, "the policy's rule 'house' leaves it out", **ruled(deny={"one"})),
+    "a rule denies another": Case(None, **ruled(deny={"two"})),
+    "a rule wants it": Case(None, **ruled(only={"one"})),
+    "a rule wants another": Case(ExclusionReason.RULE, "rule 'house'", **ruled(only={"two"})),
+    "a rule leaves out what is pinned": Case(
+        ExclusionReason.RULE, "", request(deployment="one"), **ruled(deny={"one"})
     ),
+    "a rule requires what it has": Case(None, **ruled(require={Capability.WEB_SEARCH})),
+    "a rule requires what it lacks": Case(
+        ExclusionReason.CAPABILITY,
+        f"{LACKS} web_search",
+        one=without(Capability.WEB_SEARCH),
+        **ruled(require={Capability.WEB_SEARCH}),
+    ),
+    "a rule takes it to need another tier": Case(None, **ruled(tier=Tier.ADVANCED)),
     "no key": Case(
         ExclusionReason.PROVIDER_UNUSABLE,
         "environment variable K is not set",
@@ -166,11 +189,20 @@ TABLE: dict[str, Case] = {
 }
 
 
+def under(asked: CompletionRequest, health: HealthView) -> Circumstances:
+    tokens = TokenEstimate(100, exact=True, upper_bound=125)
+    return Circumstances(facts_of(asked, judged()), tokens, health)
+
+
+def needs_of(found: Circumstances, policy: Snapshot) -> Needs:
+    return work_out_needs(found, gather_wishes(found, policy), policy)
+
+
 @pytest.mark.parametrize("row", TABLE)
 def test_table(row: str) -> None:
     case = TABLE[row]
     policy = snapshot(case.one, deployment("two"), **case.policy)
-    needs = work_out_needs(case.asked, policy, TokenEstimate(100, exact=True, upper_bound=125), case.health)
+    needs = needs_of(under(case.asked, case.health), policy)
     found = reject(rules_for(needs), needs, case.one)
     assert (found and found.reason) is case.reason
     if found is not None:
@@ -206,9 +238,8 @@ WORST_REQUEST = CompletionRequest(
 
 def test_the_first_rule_that_speaks_gives_the_reason() -> None:
     """Each rule removed in turn lets the next one speak: the order is that of the callers' own choices first."""
-    needs = work_out_needs(
-        WORST_REQUEST, snapshot(WORST), TokenEstimate(100, exact=True, upper_bound=125), HealthView({"one": OPEN})
-    )
+    policy = snapshot(WORST, **ruled(deny={"one"})["policy"])
+    needs = needs_of(under(WORST_REQUEST, HealthView({"one": OPEN})), policy)
     spoken = [said.reason for rule in rules_for(needs) if (said := rule(needs, WORST)) is not None]
     assert spoken == [
         ExclusionReason.NOT_PINNED,
@@ -217,6 +248,7 @@ def test_the_first_rule_that_speaks_gives_the_reason() -> None:
         ExclusionReason.TIER,
         ExclusionReason.DATA_CLASS,
         ExclusionReason.REGION,
+        ExclusionReason.RULE,
         ExclusionReason.CAPABILITY,
         ExclusionReason.CONTEXT_WINDOW,
         ExclusionReason.FIRST_TOKEN_LATENCY,
@@ -228,15 +260,13 @@ def test_the_first_rule_that_speaks_gives_the_reason() -> None:
     assert first.reason is ExclusionReason.NOT_PINNED
 
 
-def test_capabilities_implied_and_required_add_up() -> None:
-    asked = replace(
-        generates(tools=(TOOL,), seed=1),
-        constraints=RoutingConstraints(required_capabilities=frozenset({Capability.WEB_SEARCH})),
-    )
-    assert implied_capabilities(asked) == {Capability.TOOLS, Capability.SEED}
-    needs = work_out_needs(asked, snapshot(), TokenEstimate(1, exact=True, upper_bound=1), HealthView())
-    assert needs.capabilities == {Capability.TOOLS, Capability.SEED, Capability.WEB_SEARCH}
+def test_rules_that_can_say_nothing_are_not_asked() -> None:
+    bare = needs_of(circumstances(), snapshot(deployment("one")))
+    assert len(rules_for(bare)) == 2  # the window and the provider's key can always be wrong
+    assert reject(rules_for(bare), bare, deployment("one")) is None
 
 
-def test_a_bare_request_implies_nothing() -> None:
-    assert implied_capabilities(request()) == frozenset()
+def test_what_rules_require_adds_up_with_what_the_request_needs() -> None:
+    policy = snapshot(**ruled(require={Capability.WEB_SEARCH})["policy"])
+    needs = needs_of(circumstances(capabilities=frozenset({Capability.SEED})), policy)
+    assert needs.capabilities == {Capability.SEED, Capability.WEB_SEARCH}

@@ -14,8 +14,10 @@ from pointsman_server.execution.health import (
     FAILURES_TO_OPEN,
     MAX_COOLDOWN_SECONDS,
     OPEN_SECONDS,
+    VIEW_SECONDS,
     HealthBoard,
 )
+from pointsman_server.execution.observations import HALF_LIFE_SECONDS
 
 UNAVAILABLE = ProviderFault(FaultKind.UNAVAILABLE, "down")
 BLAMELESS = sorted((kind for kind, rule in FAULT_RULES.items() if not rule.counts_for_breaker), key=str)
@@ -170,26 +172,84 @@ class TestCooldown:
         assert rejection.detail == "its provider wants to be left alone for another 12 s"
 
 
-class TestLatency:
-    def test_the_first_observation_is_taken_as_it_is(self, board: Board) -> None:
-        board.health.succeeded("d", 0.8)
-        assert board.health.view().first_token_seconds(deployment("d")) == 0.8
+class TestObservations:
+    ONE = deployment("d")
 
-    def test_later_ones_move_the_average(self, board: Board) -> None:
-        board.health.succeeded("d", 1.0)
-        board.health.succeeded("d", 2.0)
-        assert board.health.view().first_token_seconds(deployment("d")) == pytest.approx(1.2)
+    def expected(self, board: Board) -> float:
+        return board.health.view().first_token_seconds(self.ONE)
 
-    def test_without_an_observation_the_expectation_stays(self, board: Board) -> None:
+    def test_one_answer_moves_the_expectation_a_little(self, board: Board) -> None:
+        board.health.succeeded("d", 0.2)
+        assert self.expected(board) == pytest.approx((5 * 1.0 + 0.2) / 6, rel=0.01)
+
+    def test_many_replace_it(self, board: Board) -> None:
+        for _ in range(300):
+            board.health.succeeded("d", 0.2)
+        assert self.expected(board) == pytest.approx(0.2, rel=0.2)
+
+    def test_without_a_latency_the_expectation_stays(self, board: Board) -> None:
         board.health.succeeded("d", None)
-        assert board.health.view().first_token_seconds(deployment("d")) == 1.0
+        assert self.expected(board) == 1.0
+        assert board.health.view().observed["d"].attempts == 1.0
+
+    def test_nothing_seen_is_nothing_listed(self, board: Board) -> None:
+        assert board.health.view().observed == {}
 
     def test_it_is_seen_while_somebody_is_ill(self, board: Board) -> None:
-        board.health.succeeded("d", 0.5)
+        board.health.succeeded("d", 0.2)
         board.fail(FAILURES_TO_OPEN, name="e")
+        assert self.expected(board) < 1.0
+        assert board.why("e") is ExclusionReason.BREAKER_OPEN
+
+    @pytest.mark.parametrize("kind", FaultKind)
+    def test_faults_of_the_deployment_raise_its_error_rate_and_others_do_not(
+        self, board: Board, kind: FaultKind
+    ) -> None:
+        board.fail(3, ProviderFault(kind, "x"))
+        rule = FAULT_RULES[kind]
+        blamed = rule.counts_for_breaker or rule.cools_down
+        assert board.health.view().error_rate("d") == pytest.approx(3 / 13 if blamed else 0.0)
+
+    def test_what_is_new_is_seen_at_once_and_what_is_old_fades_by_and_by(self, board: Board) -> None:
+        board.fail()
+        first = board.health.view()
+        board.clock.advance(VIEW_SECONDS / 2)
+        assert board.health.view().observed is first.observed
+        board.clock.advance(HALF_LIFE_SECONDS)
+        assert board.health.view().observed["d"].failures == pytest.approx(0.5, rel=0.01)
+        board.fail()
+        assert board.health.view().observed["d"].failures == pytest.approx(1.5, rel=0.01)
+
+    def test_an_attempt_renews_its_own_deployment_and_leaves_the_others_to_their_time(self, board: Board) -> None:
+        board.fail(name="d")
+        board.fail(name="e")
+        first = board.health.view().observed
+        board.clock.advance(VIEW_SECONDS / 2)
+        board.fail(name="d")
+        board.fail(name="new")
+        second = board.health.view().observed
+        assert [second[name].failures for name in ("d", "new")] == pytest.approx([2.0, 1.0], rel=0.01)
+        assert second["e"] is first["e"]
+        board.clock.advance(VIEW_SECONDS / 2)
+        third = board.health.view().observed
+        assert all(third[name].failures < second[name].failures for name in ("d", "e", "new"))
+
+    def test_attempts_in_a_row_put_off_nobodys_fading(self, board: Board) -> None:
+        board.fail(name="e")
+        board.health.view()
+        for _ in range(10):
+            board.clock.advance(VIEW_SECONDS / 2)
+            board.fail(name="d")
+            seen = board.health.view().observed
+        assert seen["e"].failures == pytest.approx(0.5 ** (5 * VIEW_SECONDS / HALF_LIFE_SECONDS), rel=1e-6)
+
+    def test_a_view_holds_still(self, board: Board) -> None:
+        board.fail()
         view = board.health.view()
-        assert view.first_token_seconds(deployment("d")) == 0.5
-        assert view.unavailable("e") is not None
+        before = str(view)
+        board.fail(9)
+        board.health.succeeded("d", 3.0)
+        assert str(view) == before
 
 
 class Model:

@@ -9,17 +9,35 @@ from typing import Any
 
 import pytest
 
-from kit.catalog import call, deployment, price, request, snapshot
+from kit.catalog import call, deployment, judged, price, request, snapshot
 from kit.clock import CountingIds, LoopClock, in_virtual_time
+from kit.remembering import Remembered
 from kit.scripted import END, CharacterCounter, Hang, ScriptedAdapter, Step, Wait, answers, says, used
 from pointsman_server.adapters.stores.memory_ledger import MemoryLedger
-from pointsman_server.domain.call import AttemptOutcome, Call, CallEvent, Completed, Completion, Decided, Relay
-from pointsman_server.domain.errors import AttemptsFailed, DeadlineExceeded, NoEligibleDeployment, StreamInterrupted
+from pointsman_server.domain.call import (
+    AttemptOutcome,
+    Call,
+    CallEvent,
+    Completed,
+    Completion,
+    Decided,
+    Decision,
+    Relay,
+)
+from pointsman_server.domain.errors import (
+    AttemptsFailed,
+    DeadlineExceeded,
+    DecisionExpired,
+    NoEligibleDeployment,
+    StreamInterrupted,
+)
 from pointsman_server.domain.errors import Step as Journey
+from pointsman_server.domain.experience import Lesson
 from pointsman_server.domain.faults import FaultKind, ProviderFault
-from pointsman_server.domain.request import RoutingConstraints
+from pointsman_server.domain.plan import Complexity, TaskType
+from pointsman_server.domain.record import PlanSummary, summarise
+from pointsman_server.domain.request import RoutingConstraints, Tier
 from pointsman_server.execution.dispatch import Dispatcher
-from pointsman_server.execution.health import HealthBoard
 from pointsman_server.execution.pipeline import Pipeline
 
 DOWN = ProviderFault(FaultKind.UNAVAILABLE, "down")
@@ -46,20 +64,31 @@ class House:
     scripts: Sequence[Sequence[Step]]
     ledger: WatchedLedger = field(default_factory=WatchedLedger)
     counter: CharacterCounter = field(default_factory=CharacterCounter)
+    complexity: Complexity = field(default_factory=judged)
+    policy: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.adapters = [ScriptedAdapter(script) for script in self.scripts]
         self.clock = LoopClock()
-        self.health = HealthBoard(self.clock)
+        self.remembered = Remembered(self.clock)
+        self.health = self.remembered.health
         prices = [(place + 1) * 1_000_000 for place in range(len(self.scripts))]
         self.deployments = [deployment(f"d{n}", of={"price": price(rate, rate)}) for n, rate in enumerate(prices)]
         by_provider = {one.provider.id: adapter for one, adapter in zip(self.deployments, self.adapters, strict=True)}
         dispatcher = Dispatcher(by_provider, self.health, self.counter, self.clock)
-        self.pipeline = Pipeline(dispatcher, self.health, self.ledger, self.counter, self.clock, CountingIds())
+        self.pipeline = Pipeline(
+            dispatcher,
+            lambda asked: self.complexity,
+            self.remembered.memory,
+            self.ledger,
+            self.counter,
+            self.clock,
+            CountingIds(),
+        )
 
     def call(self, deadline: float = 1e6, **changes: Any) -> Call:
         """A call of this house."""
-        return call(snapshot(*self.deployments), deadline, **changes)
+        return call(snapshot(*self.deployments, **self.policy), deadline, **changes)
 
     @property
     def calls(self) -> int:
@@ -291,3 +320,136 @@ class TestCounting:
                 pass
         assert caught.value.output_tokens == 3
         assert threading.current_thread() not in house.counter.warmed_in
+
+
+class TestFollowing:
+    """A decision that `route` gave, named by a later call."""
+
+    @staticmethod
+    def route(house: House, **changes: Any) -> str:
+        return str(do(lambda: house.pipeline.route(house.call(request_digest=b"same", **changes))).id)
+
+    def test_the_plan_is_followed_and_not_made_again(self) -> None:
+        house = House([answers("A"), answers("B")])
+        named = self.route(house)
+        done = complete(house, request_digest=b"same", decision_id=named)
+        assert done.decision.id == named
+        assert len(house.remembered.decided.kept) == 1
+
+    def test_a_stream_follows_it_too(self) -> None:
+        house = House([answers("A")])
+        named = self.route(house)
+        first = stream(house, request_digest=b"same", decision_id=named)[0]
+        assert isinstance(first, Decided)
+        assert first.decision.id == named
+
+    def test_health_that_changed_meanwhile_counts(self) -> None:
+        house = House([answers("A"), answers("B")])
+        named = self.route(house)
+
+        async def go() -> Completion:
+            house.health.failed("d0", ProviderFault(FaultKind.RATE_LIMITED, "x", retry_after_seconds=9.0))
+            return await house.pipeline.complete(house.call(request_digest=b"same", decision_id=named))
+
+        assert in_virtual_time(go()).answered_by.deployment.id == "d1"
+
+    @pytest.mark.parametrize("changes", [{"decision_id": "dec_99"}, {"request_digest": b"other"}])
+    def test_what_cannot_be_followed_calls_nobody(self, changes: dict[str, Any]) -> None:
+        house = House([answers("A")])
+        asked = {"decision_id": self.route(house), "request_digest": b"same", **changes}
+        with pytest.raises(DecisionExpired):
+            complete(house, **asked)
+        with pytest.raises(DecisionExpired):
+            stream(house, **asked)
+        assert (house.calls, house.ledger.reserved) == (0, [])
+
+    def test_only_routes_can_be_named(self) -> None:
+        house = House([answers("A")])
+        named = complete(house, request_digest=b"same").decision.id
+        with pytest.raises(DecisionExpired):
+            complete(house, request_digest=b"same", decision_id=named)
+
+
+class TestRecords:
+    def test_every_decision_is_recorded_with_what_came_of_it(self) -> None:
+        house = House([answers("A"), answers("B")])
+        done = complete(house)
+        (record,) = house.remembered.decided.kept
+        assert (record.decision_id, record.request_id, record.policy_version) == ("dec_1", "req_test", "v1")
+        assert record.outcome == summarise(done.decision.plan)
+        assert record.outcome.chosen == "d0"
+        assert record.decided_at == house_time()
+        assert record.circumstances.facts.complexity == house.complexity
+
+    def test_refusals_too(self) -> None:
+        house = House([answers("A")])
+        with pytest.raises(NoEligibleDeployment):
+            complete(house, request=request(constraints=RoutingConstraints(denied_deployments=frozenset({"d0"}))))
+        (record,) = house.remembered.decided.kept
+        assert record.outcome == PlanSummary(refusal="NoEligibleDeployment")
+
+    def test_no_word_of_the_prompt_is_in_them(self) -> None:
+        house = House([answers("canary of the answer")])
+        complete(house, request=request("canary of the prompt", session_id="canary-session", end_user="canary-user"))
+        assert "canary" not in str(house.remembered.decided.kept)
+
+
+def house_time() -> float:
+    async def now() -> float:
+        return LoopClock().now()
+
+    return in_virtual_time(now())
+
+
+class TestSessions:
+    TURN = request(session_id="s")
+
+    def test_the_next_turn_goes_where_the_last_went(self) -> None:
+        house = House([(DOWN,), answers("B")])
+
+        async def go() -> list[str]:
+            first = await house.pipeline.complete(house.call(request=self.TURN))
+            second = await house.pipeline.route(house.call(request=self.TURN))
+            other = await house.pipeline.route(house.call(request=request(session_id="t")))
+            return [first.answered_by.deployment.id, *nearest_to_last(second), *nearest_to_last(other)]
+
+        def nearest_to_last(decision: Decision) -> list[str]:
+            found = decision.plan.candidates
+            return [one.deployment.id for one in found if "affinity" in {part.name for part in one.score_parts}]
+
+        assert in_virtual_time(go()) == ["d1", "d1"]
+
+    def test_a_decision_alone_is_no_turn(self) -> None:
+        house = House([answers("A")])
+        do(lambda: house.pipeline.route(house.call(request=self.TURN)))
+        do(lambda: house.pipeline.route(house.call(request=self.TURN)))
+        assert {one.circumstances.session_deployment_id for one in house.remembered.decided.kept} == {""}
+
+
+def condemn(house: House) -> None:
+    async def judge() -> None:
+        house.remembered.feedback.judge("req_test", "", 0.0, "")
+
+    do(judge)
+
+
+class TestVerdicts:
+    @staticmethod
+    def house(**policy: Any) -> House:
+        complexity = judged(Tier.LIGHT, task=TaskType.CODE)
+        return House([answers("A"), answers("B")], complexity=complexity, policy=policy)
+
+    def test_an_answer_can_be_judged_for_what_it_was_asked(self) -> None:
+        house = self.house()
+        complete(house)
+        condemn(house)
+        (verdict,) = house.remembered.judged.kept
+        assert verdict.lesson == Lesson("d0-model", TaskType.CODE, Tier.LIGHT)
+
+    @pytest.mark.parametrize("learns", [True, False])
+    def test_verdicts_change_what_is_expected_unless_that_is_off(self, learns: bool) -> None:
+        house = self.house(learn_from_feedback=learns)
+        before = complete(house).answered_by.expected_quality
+        condemn(house)
+        after = complete(house).answered_by.expected_quality
+        assert after == pytest.approx(before * 20 / 21 if learns else before)

@@ -24,7 +24,7 @@ from pointsman_server.domain.call import (
 )
 from pointsman_server.domain.faults import FaultKind, ProviderFault
 from pointsman_server.domain.message import ImagePart, OpaquePart, Part, ReasoningPart, TextPart, ToolCallPart
-from pointsman_server.domain.plan import Complexity, ExclusionReason, Factor, TokenEstimate
+from pointsman_server.domain.plan import Complexity, ExclusionReason, Factor, TaskType, TokenEstimate
 from pointsman_server.domain.reply import (
     Citation,
     ContentDelta,
@@ -62,9 +62,11 @@ PLAN = plan(
         candidate(TWO, score=1.5),
     ),
     rejections=(rejection("three", ExclusionReason.REGION),),
-    complexity=Complexity(0.4, Tier.STANDARD, (Factor("code", 0.25),)),
+    complexity=Complexity(0.4, Tier.STANDARD, (Factor("code", 0.25),), TaskType.CODE, (0.25, 0.5, 0.25), True),
     input_tokens=TokenEstimate(123, exact=True, upper_bound=200),
     policy_version="v7",
+    applied_rules=("research", "thrifty"),
+    quality_bias=0.75,
 )
 DECISION = Decision("dec_1", PLAN, 0.002)
 REPLY = Reply(
@@ -109,8 +111,18 @@ class TestDecision:
         assert told.chosen == decision_pb2.ChosenDeployment(
             deployment="one", provider="one-provider", model="one-model", tier=completion_pb2.TIER_ADVANCED
         )
+        assert (list(told.applied_rules), told.quality_bias) == (["research", "thrifty"], 0.75)
         assert told.complexity == decision_pb2.Complexity(
-            score=0.4, tier=completion_pb2.TIER_STANDARD, factors=[decision_pb2.Factor(name="code", value=0.25)]
+            score=0.4,
+            tier=completion_pb2.TIER_STANDARD,
+            factors=[decision_pb2.Factor(name="code", value=0.25)],
+            task=decision_pb2.TASK_TYPE_CODE,
+            tier_probabilities=[
+                decision_pb2.TierProbability(tier=completion_pb2.TIER_LIGHT, probability=0.25),
+                decision_pb2.TierProbability(tier=completion_pb2.TIER_STANDARD, probability=0.5),
+                decision_pb2.TierProbability(tier=completion_pb2.TIER_ADVANCED, probability=0.25),
+            ],
+            needs_fresh_facts=True,
         )
         assert list(told.excluded) == [
             decision_pb2.ExcludedDeployment(

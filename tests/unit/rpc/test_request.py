@@ -11,7 +11,7 @@ from google.protobuf.message import Message as ProtoMessage
 from google.protobuf.struct_pb2 import Struct
 from hypothesis import given
 
-from kit.catalog import deployment, snapshot
+from kit.catalog import deployment, judged, snapshot
 from kit.properties import examples
 from kit.random_messages import messages, structs
 from kit.rule_probes import sound
@@ -19,9 +19,10 @@ from pointsman.v1 import completion_pb2 as pb
 from pointsman.v1.answer_pb2 import STREAM_FAILOVER_RESTART
 from pointsman.v1.router_service_pb2 import CompleteRequest, RouteRequest, StreamCompleteRequest
 from pointsman_server.decision.engine import decide
+from pointsman_server.decision.facts import facts_of
 from pointsman_server.decision.tokens import estimate_tokens
 from pointsman_server.domain.errors import FeatureUnavailable, InvalidRequest, RouterError
-from pointsman_server.domain.health import HealthView
+from pointsman_server.domain.facts import Circumstances
 from pointsman_server.domain.message import (
     ImagePart,
     Message,
@@ -377,7 +378,7 @@ class TestAnything:
             return
         policy = snapshot(deployment("a"), deployment("b", of={"tier": Tier.LIGHT}))
         with suppress(RouterError):
-            decide(request, policy, HealthView(), estimate_tokens(request))
+            decide(Circumstances(facts_of(request, judged()), estimate_tokens(request)), policy)
 
     @examples(150)
     @given(structs())

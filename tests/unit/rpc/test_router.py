@@ -9,20 +9,22 @@ from typing import Any
 import grpc
 import pytest
 
-from kit.catalog import deployment, snapshot
-from kit.clock import CountingIds
+from kit.catalog import EVERYTHING, deployment, judged, price, snapshot
+from kit.clock import CountingIds, FakeClock
 from kit.house import open_door
+from kit.remembering import Remembered
 from kit.running import RichError, router, spec
 from kit.scripted import END, CharacterCounter, Hang, ScriptedAdapter, Step, answers, says
 from pointsman.v1 import answer_pb2
 from pointsman.v1.router_service_pb2 import CompleteRequest, RouteRequest, StreamCompleteRequest
 from pointsman_server.adapters.stores.memory_ledger import MemoryLedger
 from pointsman_server.bootstrap.identity import SystemClock
-from pointsman_server.domain.catalog import Timeouts
+from pointsman_server.domain.catalog import FreshFacts, Timeouts
 from pointsman_server.domain.faults import FaultKind, ProviderFault
+from pointsman_server.domain.request import Capability
 from pointsman_server.execution.attempt import BACKSTOP_SECONDS
+from pointsman_server.execution.decisions import FRESH_SECONDS
 from pointsman_server.execution.dispatch import Dispatcher
-from pointsman_server.execution.health import HealthBoard
 from pointsman_server.execution.pipeline import Pipeline
 from pointsman_server.rpc.router import MOST_MARGIN_SECONDS, RouterServicer
 
@@ -41,11 +43,14 @@ class House:
         deployments = [deployment(f"d{place}", timeouts=patient) for place in range(len(scripts))]
         self.snapshot = snapshot(*deployments)
         clock, counter = SystemClock(), CharacterCounter()
-        health = HealthBoard(clock)
+        self.time = FakeClock()
+        self.remembered = Remembered(self.time)
+        self.complexity = judged()
         by_provider = {one.provider.id: adapter for one, adapter in zip(deployments, self.adapters, strict=True)}
-        dispatcher = Dispatcher(by_provider, health, counter, clock)
+        dispatcher = Dispatcher(by_provider, self.remembered.health, counter, clock)
+        memory, ids = self.remembered.memory, CountingIds()
         self.servicer = RouterServicer(
-            Pipeline(dispatcher, health, MemoryLedger(), counter, clock, CountingIds()),
+            Pipeline(dispatcher, lambda asked: self.complexity, memory, MemoryLedger(), counter, clock, ids),
             lambda: self.snapshot,
             clock,
             unary_timeout_seconds=UNARY_SECONDS,
@@ -148,8 +153,9 @@ class TestDeadline:
 
     async def test_the_typed_error_still_reaches_the_caller(self) -> None:
         async with house((Hang(),)) as built:
+            await built.router.Route(RouteRequest(completion=spec()))  # a process's first call takes longer
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await built.router.Complete(CompleteRequest(completion=spec()), timeout=0.5)
+                await built.router.Complete(CompleteRequest(completion=spec()), timeout=2.0)
         error = RichError(caught.value)
         assert error.reason == "DEADLINE_EXCEEDED"
         assert error.details["ErrorInfo"].metadata["step"] == "dispatch"
@@ -203,3 +209,93 @@ async def test_a_wrong_request_calls_nobody() -> None:
                 await call
             assert RichError(caught.value).fields == ["completion"]
         assert not built.adapters[0].calls
+
+
+class TestNamedDecision:
+    @staticmethod
+    async def named(built: House, **fields: Any) -> str:
+        answer = await built.router.Route(RouteRequest(completion=spec(**fields)))
+        return str(answer.decision.decision_id)
+
+    async def test_the_same_request_follows_it(self) -> None:
+        async with house(answers("Hello")) as built:
+            decision_id = await self.named(built, labels={"a": "1", "b": "2"}, request_id="one")
+            again = spec(labels={"b": "2", "a": "1"}, request_id="two")
+            answer = await built.router.Complete(CompleteRequest(completion=again, decision_id=decision_id))
+            assert (answer.decision.decision_id, answer.request_id) == (decision_id, "two")
+            events = await read(
+                built.router.StreamComplete(StreamCompleteRequest(completion=again, decision_id=decision_id))
+            )
+            assert events[0].decision.decision_id == decision_id
+
+    @pytest.mark.parametrize("changes", [{"text": "Another question?"}, {"quality_bias": 0.0}, {"session_id": "s"}])
+    async def test_another_does_not(self, changes: dict[str, Any]) -> None:
+        async with house(answers("Hello")) as built:
+            decision_id = await self.named(built)
+            asked = CompleteRequest(completion=spec(**changes), decision_id=decision_id)
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await built.router.Complete(asked)
+            error = RichError(caught.value)
+            assert (error.code, error.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "DECISION_EXPIRED")
+            assert "was made for another request" in error.message
+            assert not built.adapters[0].calls
+
+    async def refused(self, built: House, decision_id: str) -> RichError:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await read(built.router.StreamComplete(StreamCompleteRequest(completion=spec(), decision_id=decision_id)))
+        error = RichError(caught.value)
+        assert (error.code, error.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "DECISION_EXPIRED")
+        assert [one.subject for one in error.details["PreconditionFailure"].violations] == ["decision_id"]
+        assert not built.adapters[0].calls
+        return error
+
+    async def test_nor_does_one_that_comes_too_late(self) -> None:
+        async with house(answers("Hello")) as built:
+            decision_id = await self.named(built)
+            built.time.advance(FRESH_SECONDS + 1.0)
+            assert "older than 300 s" in (await self.refused(built, decision_id)).message
+
+    async def test_nor_one_under_another_policy(self) -> None:
+        async with house(answers("Hello")) as built:
+            decision_id = await self.named(built)
+            built.snapshot = replace(built.snapshot, version="v2")
+            assert "was made under another policy" in (await self.refused(built, decision_id)).message
+
+    async def test_nor_one_whose_decision_nobody_made(self) -> None:
+        async with house(answers("Hello")) as built:
+            assert "is unknown here" in (await self.refused(built, "dec_never")).message
+
+    async def test_what_is_no_id_is_refused(self) -> None:
+        async with house(answers("Hello")) as built:
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await built.router.Complete(CompleteRequest(completion=spec(), decision_id="a b"))
+            assert RichError(caught.value).fields == ["decision_id"]
+
+
+class TestFreshFacts:
+    """Questions about the latest, as the judge of complexity finds them."""
+
+    @staticmethod
+    async def ranked(built: House, word: FreshFacts) -> list[str]:
+        blind, searching = (
+            deployment("a", of={"capabilities": EVERYTHING - {Capability.WEB_SEARCH}}),
+            deployment("b", of={"price": price(9_000_000, 9_000_000)}),
+        )
+        built.snapshot = snapshot(blind, searching, fresh_facts=word)
+        decision = (await built.router.Route(RouteRequest(completion=spec()))).decision
+        assert decision.complexity.needs_fresh_facts is built.complexity.needs_fresh_facts
+        return [one.deployment for one in decision.ranked]
+
+    @pytest.mark.parametrize(
+        ("word", "ranked"),
+        [
+            (FreshFacts.PREFER_SEARCH, ["b", "a"]),
+            (FreshFacts.REQUIRE_SEARCH, ["b"]),
+            (FreshFacts.IGNORE, ["a", "b"]),
+        ],
+    )
+    async def test_the_policy_says_who_answers_them(self, word: FreshFacts, ranked: list[str]) -> None:
+        async with house(answers("Hello")) as built:
+            assert await self.ranked(built, word) == ["a", "b"]
+            built.complexity = judged(needs_fresh_facts=True)
+            assert await self.ranked(built, word) == ranked

@@ -10,12 +10,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from kit.clock import CountingIds, FakeClock
-from kit.house import open_door
+from kit.house import NO_FEEDBACK, open_door
 from kit.running import RichError
 from pointsman.v1 import router_service_pb2_grpc
 from pointsman_server.rpc.boundary import Boundary
 from pointsman_server.rpc.server import ROUTER_SERVICE, GrpcServer
 
+FEEDBACK = "pointsman.v1.FeedbackService"
 _NOTHING: Any = router_service_pb2_grpc.RouterServiceServicer
 NOBODY = _NOTHING()
 """Serves none of its methods."""
@@ -27,7 +28,7 @@ async def test_an_address_that_is_taken_is_told() -> None:
         other.listen()
         address = f"127.0.0.1:{other.getsockname()[1]}"
         boundary = Boundary(CountingIds(), FakeClock(), 1)
-        server = GrpcServer(NOBODY, boundary, address=address, offer_reflection=False)
+        server = GrpcServer(NOBODY, NO_FEEDBACK, boundary, address=address, offer_reflection=False)
         with pytest.raises(OSError, match=f"cannot listen on {address}"):
             await server.start()
         await server.stop()
@@ -35,7 +36,7 @@ async def test_an_address_that_is_taken_is_told() -> None:
 
 async def test_health_follows_the_servers_life() -> None:
     async with open_door(NOBODY) as door:
-        assert [await door.health(name) for name in ("", ROUTER_SERVICE)] == ["SERVING", "SERVING"]
+        assert [await door.health(name) for name in ("", ROUTER_SERVICE, FEEDBACK)] == ["SERVING"] * 3
         stub: Any = health_pb2_grpc.HealthStub(door.channel)
         watch = stub.Watch(health_pb2.HealthCheckRequest(service=ROUTER_SERVICE))
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING

@@ -59,6 +59,10 @@ TABLE: dict[str, Row] = {
     "NobodyHealthy": Row(
         errors.NobodyHealthy(OUT, 2.5), Code.UNAVAILABLE, "ALL_ATTEMPTS_FAILED", ("RetryInfo", "PreconditionFailure")
     ),
+    "DecisionExpired": Row(
+        errors.DecisionExpired("is too old"), Code.FAILED_PRECONDITION, "DECISION_EXPIRED", ("PreconditionFailure",)
+    ),
+    "RequestNotFound": Row(errors.RequestNotFound(), Code.NOT_FOUND, "REQUEST_NOT_FOUND"),
     "AttemptsFailed": Row(
         failed(FaultKind.TIMEOUT, FaultKind.CONNECTION), Code.UNAVAILABLE, "ALL_ATTEMPTS_FAILED", ("RetryInfo",)
     ),

@@ -1,0 +1,163 @@
+"""Decisions and verdicts as JSON lines in a folder, and the policies they were made under beside them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+
+import structlog
+from pydantic import TypeAdapter, ValidationError
+
+from pointsman_server.adapters.stores.line_file import LineFile, old_files
+from pointsman_server.domain.record import DecisionRecord, PolicyRecord
+from pointsman_server.domain.verdict import Verdict
+
+_LOG = structlog.stdlib.get_logger("pointsman.stores")
+
+DECISIONS = "decisions.jsonl"
+VERDICTS = "verdicts.jsonl"
+POLICIES = "policies"
+
+MOST_EARLIER_VERDICTS = 100_000
+"""Verdicts of earlier runs that are read again, the newest; older ones have faded and would cost a start its time."""
+
+_CHUNK_BYTES = 1024 * 1024
+
+_DECISION = TypeAdapter(DecisionRecord)
+_VERDICT = TypeAdapter(Verdict)
+_POLICY = TypeAdapter(PolicyRecord)
+
+
+class UnreadableRecordError(Exception):
+    """A record is not what it should be; the message names the file, and the line where there are several."""
+
+
+class StateFolder:
+    """What a process keeps on disk: `decisions.jsonl`, `verdicts.jsonl` and `policies/`; nothing without a folder.
+
+    Where the folder cannot be written, nothing is kept and a warning says so: no call fails for it.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self.decisions = LineFile(folder / DECISIONS if folder else None, _DECISION.dump_json)
+        self.verdicts = LineFile(folder / VERDICTS if folder else None, _VERDICT.dump_json)
+
+    def open(self) -> None:
+        """Starts writing what was appended before and what comes."""
+        try:
+            self.decisions.start()
+            self.verdicts.start()
+        except OSError as error:
+            self.close()
+            _LOG.warning(
+                "state_not_kept",
+                folder=str(self._folder),
+                error=type(error).__name__,
+                remedy="set POINTSMAN_STATE_DIR to a folder that can be written, or to nothing",
+            )
+
+    def keep_policy(self, policy: PolicyRecord) -> None:
+        """Keeps a policy, so that decisions under it can be replayed. Never raises for a disk's sake."""
+        if self._folder is None:
+            return
+        path = self._folder / POLICIES / f"{policy.version}.json"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _replace(path, _POLICY.dump_json(policy))
+        except OSError as error:
+            _LOG.warning("policy_not_kept", error=type(error).__name__)
+
+    def earlier_verdicts(self) -> Iterator[Verdict]:
+        """The newest verdicts of earlier runs, oldest first; lines that cannot be read are skipped and counted."""
+        if self._folder is None:
+            return
+        path, skipped = self._folder / VERDICTS, 0
+        try:
+            for line in _last_lines((*old_files(path), path), MOST_EARLIER_VERDICTS):
+                try:
+                    yield _VERDICT.validate_json(line)
+                except ValidationError:
+                    skipped += 1
+        except OSError as error:
+            _LOG.warning("verdicts_not_read", error=type(error).__name__)
+        if skipped:
+            _LOG.warning("verdicts_skipped", count=skipped)
+
+    def close(self) -> None:
+        """Writes what is waiting."""
+        self.decisions.close()
+        self.verdicts.close()
+
+
+def read_decisions(path: Path) -> Iterator[DecisionRecord]:
+    """The decisions of a file, or of a whole folder, oldest first; without a last line that is still being written,
+    or that a crash cut off.
+
+    Raises `OSError` or `UnreadableRecordError`.
+    """
+    current = path / DECISIONS if path.is_dir() else path
+    for file in (*old_files(current), current):
+        yield from _decisions_of(file)
+
+
+def _decisions_of(file: Path) -> Iterator[DecisionRecord]:
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                yield _DECISION.validate_json(line)
+            except ValidationError as error:
+                if not line.endswith(b"\n"):
+                    return
+                said = error.errors()[0]["msg"]
+                raise UnreadableRecordError(f"{file}:{number} is not a decision: {said}") from error
+
+
+def read_policy_record(folder: Path, version: str) -> PolicyRecord | None:
+    """The kept policy of this version, None if there is none. Raises `OSError` or `UnreadableRecordError`."""
+    path = folder / POLICIES / f"{version}.json"
+    try:
+        return _POLICY.validate_json(path.read_bytes()) if path.is_file() else None
+    except ValidationError as error:
+        raise UnreadableRecordError(f"{path} is not a kept policy: {error.errors()[0]['msg']}") from error
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Writes a file whole: who reads it meanwhile, or after a crash, finds all of the old or all of the new one."""
+    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with beside.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except OSError:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        raise
+
+
+def _last_lines(files: Sequence[Path], most: int) -> Iterator[bytes]:
+    """So many of the last lines of these files, oldest first; one line at a time is held in memory."""
+    read: list[tuple[Path, int]] = []
+    for file in reversed(files):
+        if most > 0 and file.is_file():
+            count = _count_lines(file)
+            read.append((file, max(0, count - most)))
+            most -= count
+    for file, skipped in reversed(read):
+        with file.open("rb") as lines:
+            yield from islice(lines, skipped, None)
+
+
+def _count_lines(file: Path) -> int:
+    """A last line without its end counts too."""
+    lines, last = 0, b"\n"
+    with file.open("rb") as content:
+        while chunk := content.read(_CHUNK_BYTES):
+            lines += chunk.count(b"\n")
+            last = chunk[-1:]
+    return lines + (last != b"\n")

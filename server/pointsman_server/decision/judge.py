@@ -1,0 +1,179 @@
+"""The learned judge: tier, task, difficulty and score of a request from what can be seen before any call.
+
+Two things are learned apart and brought together here. The tier follows the written rubric and comes from the wording
+of what is asked. How much a strong model is needed comes from recorded outcomes of exam-like prompts; how much it
+counts depends on how much the request is like those. Where no outcomes are known, the tiers are thirds of the score;
+among exam-like prompts the score orders by need, whatever their tier, because that is what was seen to save money.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from operator import mul
+from typing import Any, NamedTuple
+
+from pointsman_server.decision.ask import Segment, take_apart
+from pointsman_server.decision.forest import Forest
+from pointsman_server.decision.freshness import needs_fresh_facts
+from pointsman_server.decision.outcome_features import outcome_features
+from pointsman_server.decision.rubric import Probabilities, Rubric
+from pointsman_server.decision.tasks import Tasks
+from pointsman_server.decision.wording import Reading, Wording
+from pointsman_server.domain.plan import Complexity, Factor, TaskType
+from pointsman_server.domain.request import Tier
+
+CHEAP_QUALITY, STRONG_QUALITY = 0.62, 0.88
+"""The `quality` of a model that does as well as the cheap and as the strong panel of the recorded outcomes."""
+
+SUCCESS_BY_TIER: tuple[Probabilities, Probabilities] = ((0.92, 0.62, 0.25), (0.98, 0.88, 0.70))
+"""How often a cheap and a strong model answer a simple, medium and complex request well, where no outcomes are known.
+Set by hand: at a medium request a model's chance is its `quality`."""
+
+UNSURE_BELOW = 0.55
+"""With no tier more probable than this, the factors say so."""
+
+MOST_TASK_WORDS = 60
+"""Words by which the task is told, those of the likeliest ask first."""
+
+LEAST_DISCRIMINATION = 0.2
+_MOST_LOGIT = 6.0
+_BANDS = 3
+_CHEAP_ANCHOR = math.log(CHEAP_QUALITY / (1.0 - CHEAP_QUALITY))
+_STRONG_ANCHOR = math.log(STRONG_QUALITY / (1.0 - STRONG_QUALITY))
+
+
+class Outcome(NamedTuple):
+    """What recorded outcomes say: need of a strong model as a quantile 0..1, log-odds of success, and familiarity."""
+
+    need: float
+    cheap_logit: float
+    strong_logit: float
+    familiar: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcomes:
+    """The forests of recorded outcomes; see `training/outcomes.py`."""
+
+    forest: Forest
+    need_knots: Sequence[float]
+    cheap: Sequence[float]
+    strong: Sequence[float]
+
+    @classmethod
+    def load(cls, data: Mapping[str, Any]) -> Outcomes:
+        """From the parsed data file."""
+        tiers = data["tiers"]
+        return cls(Forest.load(data["forest"]), data["need_knots"], tiers["cheap"], tiers["strong"])
+
+    def judge(self, text: str) -> Outcome:
+        """What models made of prompts like this one."""
+        need, cheap, strong, familiar = self.forest.raw_scores(outcome_features(text))
+        inputs = (_bounded(cheap), _bounded(strong), need, 1.0)
+        return Outcome(
+            need=_quantile(need, self.need_knots),
+            cheap_logit=sum(map(mul, self.cheap, inputs)),
+            strong_logit=sum(map(mul, self.strong, inputs)),
+            familiar=1.0 / (1.0 + math.exp(-_bounded(familiar))),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """All that was learned, ready to judge."""
+
+    wording: Wording
+    rubric: Rubric
+    tasks: Tasks
+    outcomes: Outcomes
+
+    @classmethod
+    def load(cls, data: Mapping[str, Any]) -> Judge:
+        """From the parsed data file."""
+        return cls(
+            Wording.load(data["wording"]),
+            Rubric.load(data["rubric"]),
+            Tasks.load(data["tasks"]),
+            Outcomes.load(data["outcomes"]),
+        )
+
+    def judge(self, text: str) -> Complexity:
+        """Judges one text. Time is bounded whatever its length."""
+        segments = take_apart(text)
+        if not segments:
+            return _nothing_asked()
+        reading = self.wording.read(segments)
+        probabilities = self.rubric.judge(reading, segments)
+        words = [*segments[reading.top].words, *_others(reading, segments)][:MOST_TASK_WORDS]
+        task = self.tasks.judge(words)
+        return _complexity(probabilities, self.outcomes.judge(text), task, words)
+
+    def asks_clearly(self, segments: Sequence[Segment]) -> bool:
+        """Whether some segment is more likely than not to ask for something."""
+        return bool(segments) and self.wording.read(segments).certainty > 0.5
+
+
+def _others(reading: Reading, segments: Sequence[Segment]) -> Iterator[str]:
+    for place in reading.kept:
+        if place != reading.top:
+            yield from segments[place].words
+
+
+def _complexity(probabilities: Probabilities, outcome: Outcome, task: TaskType, words: Sequence[str]) -> Complexity:
+    band = probabilities.index(max(probabilities))
+    expected = probabilities[1] + 2.0 * probabilities[2]
+    from_wording = min(max((expected - band + 1.0) / 2.0, 0.0), 1.0)
+    by_rubric = (band + 0.005 + 0.99 * from_wording) / _BANDS
+    difficulty, discrimination = _item(probabilities, outcome)
+    factors = [
+        Factor("wording", expected / 2.0),
+        Factor("need_of_strong_model", outcome.need),
+        Factor("familiar", outcome.familiar),
+    ]
+    if max(probabilities) < UNSURE_BELOW:
+        factors.append(Factor("unsure", 1.0 - max(probabilities)))
+    return Complexity(
+        score=round(outcome.familiar * outcome.need + (1.0 - outcome.familiar) * by_rubric, 5),
+        tier=Tier(band + 1),
+        factors=tuple(factors),
+        task=task,
+        tier_probabilities=probabilities,
+        needs_fresh_facts=needs_fresh_facts(words, task),
+        difficulty=difficulty,
+        discrimination=discrimination,
+    )
+
+
+def _item(probabilities: Probabilities, outcome: Outcome) -> tuple[float, float]:
+    """Difficulty and discrimination of the request, as `expected_quality` takes them."""
+    cheap, strong = (
+        outcome.familiar * known + (1.0 - outcome.familiar) * _logit(sum(map(mul, chances, probabilities)))
+        for known, chances in zip((outcome.cheap_logit, outcome.strong_logit), SUCCESS_BY_TIER, strict=True)
+    )
+    discrimination = max((strong - cheap) / (_STRONG_ANCHOR - _CHEAP_ANCHOR), LEAST_DISCRIMINATION)
+    middle = (strong + cheap) / 2.0
+    anchor = (_STRONG_ANCHOR + _CHEAP_ANCHOR) / 2.0
+    return round(anchor - middle / discrimination, 5), round(discrimination, 5)
+
+
+def _nothing_asked() -> Complexity:
+    return Complexity(score=0.0, tier=Tier.LIGHT, factors=(), tier_probabilities=(1.0, 0.0, 0.0), difficulty=-1.0)
+
+
+def _quantile(value: float, knots: Sequence[float]) -> float:
+    place = bisect_left(knots, value)
+    if place in (0, len(knots)):
+        return float(place > 0)
+    low, high = knots[place - 1], knots[place]
+    return (place - 1 + (value - low) / (high - low)) / (len(knots) - 1)
+
+
+def _bounded(value: float) -> float:
+    return max(-_MOST_LOGIT, min(_MOST_LOGIT, value))
+
+
+def _logit(chance: float) -> float:
+    return math.log(chance / (1.0 - chance))

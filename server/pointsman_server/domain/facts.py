@@ -1,0 +1,39 @@
+"""What a decision depends on, without a word of the prompt: it can be stored, and decided again later."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from pointsman_server.domain.experience import Experience
+from pointsman_server.domain.health import HealthView
+from pointsman_server.domain.plan import Complexity, TokenEstimate
+from pointsman_server.domain.request import Capability, RoutingConstraints, Tier
+
+
+@dataclass(frozen=True, slots=True)
+class RequestFacts:
+    """A request as the decision sees it. `capabilities` are those that its content needs and those it names."""
+
+    complexity: Complexity
+    capabilities: frozenset[Capability] = frozenset()
+    tier: Tier | None = None
+    deployment: str = ""
+    constraints: RoutingConstraints = field(default_factory=RoutingConstraints)
+    quality_bias: float | None = None
+    max_output_tokens: int | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """Everything a decision depends on beside the policy. The same circumstances and policy give the same plan.
+
+    `session_deployment_id` answered the conversation's last turn, "" if none did or it is not known.
+    """
+
+    facts: RequestFacts
+    tokens: TokenEstimate
+    health: HealthView = field(default_factory=HealthView)
+    experience: Experience = field(default_factory=Experience)
+    session_deployment_id: str = ""

@@ -1,0 +1,136 @@
+"""Callers' verdicts on answers, and what they teach the decision."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from pointsman_server.domain.errors import RequestNotFound
+from pointsman_server.domain.experience import NO_EXPERIENCE, PRIOR_VERDICTS, Experience, Lesson, Verdicts
+from pointsman_server.domain.plan import TaskType
+from pointsman_server.domain.ports import Clock, VerdictLog
+from pointsman_server.domain.request import Tier
+from pointsman_server.domain.verdict import Verdict
+
+HALF_LIFE_SECONDS = 30 * 86_400.0
+"""After a month a verdict counts half: models, prompts and tastes change."""
+
+MOST_WEIGHT_PER_TENANT = PRIOR_VERDICTS / 2
+"""One tenant's verdicts on one lesson count as at most this many, so that none can turn the router for all: half the
+prior's weight moves an expectation by at most a third of its distance to the mean of the tenant's verdicts."""
+
+MOST_ANSWERS = 100_000
+"""Answers that can still be judged, and verdicts that can still be replaced; the oldest are forgotten first."""
+
+VIEW_SECONDS = 3_600.0
+"""How long a view of what was learned is shown before older verdicts lose weight again."""
+
+_TASKS = {task.value: task for task in TaskType}
+
+
+_Kind = tuple[TaskType, Tier]
+"""Task and band: what requests have in common that teach about each other. Below it come model id and tenant."""
+
+
+class _Answer(NamedTuple):
+    tenant: str
+    lesson: Lesson
+
+
+class _Cell:
+    """Decayed sums of one tenant's verdicts on one lesson."""
+
+    __slots__ = ("at", "total", "weight")
+
+    def __init__(self) -> None:
+        self.total = self.weight = self.at = 0.0
+
+    def add(self, score: float, given_at: float, sign: float) -> None:
+        newest = max(self.at, given_at)
+        kept, added = _decay(newest - self.at), sign * _decay(newest - given_at)
+        self.total = max(0.0, self.total * kept + added * score)
+        self.weight = max(0.0, self.weight * kept + added)
+        self.at = newest
+
+    def bounded(self, now: float) -> Verdicts:
+        weight = self.weight * _decay(now - self.at)
+        if weight <= 0.0:
+            return Verdicts(0.0, 0.0)
+        mean = min(self.total / self.weight, 1.0)
+        weight = min(weight, MOST_WEIGHT_PER_TENANT)
+        return Verdicts(mean * weight, weight)
+
+
+class FeedbackBook:
+    """Learns from verdicts; shows the decision what was learned."""
+
+    def __init__(self, clock: Clock, log: VerdictLog) -> None:
+        self._clock = clock
+        self._log = log
+        self._answers: OrderedDict[str, _Answer] = OrderedDict()
+        self._given: OrderedDict[tuple[str, str], Verdict] = OrderedDict()
+        self._cells: dict[_Kind, dict[str, dict[str, _Cell]]] = {}
+        self._shown: dict[_Kind, Experience] = {}
+        self._shown_until = 0.0
+
+    def recall(self, verdicts: Iterable[Verdict]) -> None:
+        """Takes in the verdicts of earlier runs, in the order in which they were given."""
+        for verdict in verdicts:
+            self._enter(verdict)
+
+    def answered(self, request_id: str, tenant: str, lesson: Lesson) -> None:
+        """An answer was given, which may be judged later."""
+        self._answers[request_id] = _Answer(tenant, lesson)
+        if len(self._answers) > MOST_ANSWERS:
+            self._answers.popitem(last=False)
+
+    def judge(self, request_id: str, tenant: str, score: float, label: str) -> None:
+        """A caller's verdict; a second one replaces the first. A label that names a task type overrules the judged one.
+
+        Raises `RequestNotFound` when no such answer is remembered for this tenant.
+        """
+        answer = self._answers.get(request_id)
+        if answer is None or answer.tenant != tenant:
+            raise RequestNotFound
+        lesson = answer.lesson._replace(task=_TASKS.get(label, answer.lesson.task))
+        verdict = Verdict(request_id, tenant, lesson, score, self._clock.now())
+        self._enter(verdict)
+        self._log.append(verdict)
+
+    def experience(self, task: TaskType, band: Tier) -> Experience:
+        """What the verdicts on requests of this kind taught so far."""
+        now = self._clock.now()
+        if now >= self._shown_until and self._cells:
+            self._shown = {kind: _sum_up(models, now) for kind, models in self._cells.items()}
+            self._shown_until = now + VIEW_SECONDS
+        return self._shown.get((task, band), NO_EXPERIENCE)
+
+    def _enter(self, verdict: Verdict) -> None:
+        key = (verdict.tenant, verdict.request_id)
+        earlier = self._given.pop(key, None)
+        if earlier is not None:
+            self._cell(earlier).add(earlier.score, earlier.given_at, -1.0)
+        self._cell(verdict).add(verdict.score, verdict.given_at, 1.0)
+        self._given[key] = verdict
+        if len(self._given) > MOST_ANSWERS:
+            self._given.popitem(last=False)
+        self._shown_until = 0.0  # the next view shows it
+
+    def _cell(self, verdict: Verdict) -> _Cell:
+        model_id, task, band = verdict.lesson
+        models = self._cells.setdefault((task, band), {})
+        return models.setdefault(model_id, {}).setdefault(verdict.tenant, _Cell())
+
+
+def _sum_up(models: Mapping[str, Mapping[str, _Cell]], now: float) -> Experience:
+    return Experience({model_id: _sum(cells.values(), now) for model_id, cells in models.items()})
+
+
+def _sum(cells: Iterable[_Cell], now: float) -> Verdicts:
+    bounded = [cell.bounded(now) for cell in cells]
+    return Verdicts(sum(one.total for one in bounded), sum(one.weight for one in bounded))
+
+
+def _decay(age_seconds: float) -> float:
+    return float(0.5 ** (max(0.0, age_seconds) / HALF_LIFE_SECONDS))

@@ -1,0 +1,65 @@
+"""A regression guard: how well the shipped judge follows the rubric, and how little harmless edits move it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from pointsman_server.decision.complexity import judge_complexity
+from pointsman_server.evaluation.edits import EDITS
+from pointsman_server.evaluation.judging import TIER_NAMES, judge_text
+from pointsman_server.evaluation.tiers import Labelled, read_labelled
+
+RECALL_FLOORS = {"simple": 0.80, "medium": 0.75, "complex": 0.85}
+"""Least share of the requests of each tier that are judged to be of it."""
+
+MOST_MOVED = 0.12
+"""Largest share of tiers that may change under edits that leave the ask as it is."""
+
+HARMLESS = (
+    "whitespace",
+    "lower case",
+    "upper case",
+    "politeness",
+    "persona before it",
+    "persona as system prompt",
+    "frame around it",
+)
+REQUESTS = Path(__file__).parents[2] / "fixtures" / "rubric" / "requests.jsonl"
+
+
+@pytest.fixture(scope="module")
+def requests() -> list[Labelled]:
+    return read_labelled(REQUESTS)
+
+
+@pytest.fixture(scope="module")
+def recalls(requests: list[Labelled]) -> dict[str, float]:
+    """The share of each tier's requests that are judged to be of it."""
+    of_tier = Counter(request.tier for request in requests)
+    right = Counter(
+        request.tier
+        for request in requests
+        if judge_text(judge_complexity, request.text, request.system).tier is request.tier
+    )
+    return {TIER_NAMES[tier]: right[tier] / count for tier, count in of_tier.items()}
+
+
+@pytest.mark.parametrize("tier", RECALL_FLOORS)
+def test_the_tier_follows_the_rubric(recalls: dict[str, float], tier: str) -> None:
+    assert recalls[tier] >= RECALL_FLOORS[tier], recalls
+
+
+@pytest.mark.slow
+def test_harmless_edits_hardly_move_the_tier(requests: list[Labelled]) -> None:
+    before = [judge_text(judge_complexity, request.text, request.system).tier for request in requests]
+    moved: Counter[str] = Counter()
+    for name in HARMLESS:
+        for request, tier in zip(requests, before, strict=True):
+            edited = EDITS[name](request.text)
+            assert edited is not None
+            system = "\n".join(filter(None, (edited.system, request.system)))
+            moved[name] += judge_text(judge_complexity, edited.text, system).tier is not tier
+    assert moved.total() <= MOST_MOVED * len(requests) * len(HARMLESS), moved

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 RUBRIC = Path(__file__).parent / "rubric"
+_WRAPPED_SHARE = 0.4
 _SIGNS = ("😊", "🙏", "!!!", "😅", "🔥", "...", "🤔", "❤️")
 
 
@@ -81,9 +82,9 @@ def compose(labelled: Labelled, around: Surroundings, rng: random.Random, *, pla
         before, after = _with_material(labelled, around, rng)
     elif not plain and rng.random() < 0.3 and not (before or after):
         before, after = _in_frame(labelled.language, around, rng, "")
-    if not plain and rng.random() < 0.3:
+    if not plain and rng.random() < _WRAPPED_SHARE:
         before = _pick(around.wrappers["prefix"], labelled.language, rng) + rng.choice((" ", "\n", "\n\n")) + before
-    if not plain and rng.random() < 0.3:
+    if not plain and rng.random() < _WRAPPED_SHARE:
         after += rng.choice((" ", "\n", "\n\n")) + _pick(around.wrappers["suffix"], labelled.language, rng)
     return Composed(before + ask + after, len(before), len(before) + len(ask), labelled)
 

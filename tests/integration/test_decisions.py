@@ -221,9 +221,7 @@ class TestRecords:
     async def test_everything_is_kept_but_the_prompt_and_comes_out_the_same_again(self, tmp_path: Path) -> None:
         async with house(state=tmp_path, rules=list(RULES)) as built:
             for place in range(3):
-                answer = await built.complete(
-                    f"canary-prompt {place}", session_id="canary-session", end_user="canary-user"
-                )
+                answer = await built.complete("canary-prompt", session_id="canary-session", end_user="canary-user")
                 await built.judge(request_id=answer.request_id, score=place / 2)
             with pytest.raises(grpc.aio.AioRpcError):
                 await built.route("canary-prompt", constraints=completion_pb2.RoutingConstraints(max_cost_micro_usd=1))

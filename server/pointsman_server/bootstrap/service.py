@@ -16,6 +16,7 @@ from pointsman_server.bootstrap.providers import build_adapters
 from pointsman_server.config.settings import Settings
 from pointsman_server.config.simulated import with_simulator
 from pointsman_server.decision.complexity import judge_complexity
+from pointsman_server.decision.learned import shipped_judge
 from pointsman_server.domain.catalog import Snapshot
 from pointsman_server.domain.ports import Clock
 from pointsman_server.domain.record import PolicyRecord
@@ -50,6 +51,7 @@ class Service:
 
     async def start(self) -> None:
         """Starts the simulator if the policy routes to one, then listens. Raises `OSError` if it cannot."""
+        await asyncio.to_thread(shipped_judge)  # reading it takes a while, which no call should wait for
         snapshot = await self._with_simulator(self._snapshot)
         self._server = self._build_server(snapshot)
         self.port = await self._server.start()

@@ -10,7 +10,14 @@ from rich.text import Text
 
 from pointsman.v1.answer_pb2 import Warning
 from pointsman.v1.completion_pb2 import Tier
-from pointsman.v1.decision_pb2 import ExclusionReason, Factor, RankedDeployment, RouteDecision
+from pointsman.v1.decision_pb2 import (
+    Complexity,
+    ExclusionReason,
+    Factor,
+    RankedDeployment,
+    RouteDecision,
+    TaskType,
+)
 from pointsman.v1.router_service_pb2 import RouteResponse
 from pointsman_server.cli.console import as_shown, make_table, seconds, usd
 
@@ -18,7 +25,7 @@ _SIMULATED = "simulated"
 """What the server calls every provider that is not real."""
 
 _BAR_CELLS = 24
-_NUMBER_COLUMNS = ("adds", "score", "quality", "cost", "1st token")
+_NUMBER_COLUMNS = ("value", "score", "quality", "cost", "1st token")
 
 
 def show_route(console: Console, response: RouteResponse) -> None:
@@ -41,6 +48,9 @@ def _show_head(console: Console, decision: RouteDecision, request_id: str) -> No
     console.print(Text("chosen      "), head, sep="")
     console.print(f"input       {decision.input_tokens:,} tokens, {about}")
     console.print(f"policy      {decision.policy_version}")
+    console.print(f"dial        {decision.quality_bias:.2f} of 0 (cost) to 1 (quality)")
+    if decision.applied_rules:
+        console.print(as_shown(f"rules       {', '.join(decision.applied_rules)}"))
     console.print(f"decided in  {seconds(_seconds(decision.decision_latency))}")
     console.print(f"decision    {decision.decision_id}")
     console.print(f"request     {request_id}")
@@ -49,16 +59,27 @@ def _show_head(console: Console, decision: RouteDecision, request_id: str) -> No
 def _show_complexity(console: Console, decision: RouteDecision) -> None:
     complexity = decision.complexity
     _heading(console, f"Complexity {complexity.score:.2f}: {_tier(complexity.tier)}")
+    _show_judgement(console, complexity)
     largest = max((abs(factor.value) for factor in complexity.factors), default=0.0)
     if not largest:
         console.print("nothing in the request raises it")
         return
-    table = make_table(("factor", "adds", ""), right=_NUMBER_COLUMNS)
+    table = make_table(("factor", "value", ""), right=_NUMBER_COLUMNS)
     cell = "#" if console.options.ascii_only else "█"
     for factor in complexity.factors:
         bar = cell * max(1, round(_BAR_CELLS * abs(factor.value) / largest))
         table.add_row(as_shown(factor.name), f"{factor.value:+.2f}", Text(bar, style="cyan"))
     console.print(table)
+
+
+def _show_judgement(console: Console, complexity: Complexity) -> None:
+    chances = ", ".join(f"{_tier(one.tier)} {one.probability:.0%}" for one in complexity.tier_probabilities)
+    if chances:
+        console.print(f"tier        {chances}")
+    if complexity.task:
+        console.print(f"task        {TaskType.Name(complexity.task).removeprefix('TASK_TYPE_').lower()}")
+    if complexity.needs_fresh_facts:
+        console.print("facts       wants the latest: deployments that can search come first")
 
 
 def _show_ranked(console: Console, ranked: Sequence[RankedDeployment]) -> None:

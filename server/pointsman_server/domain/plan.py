@@ -72,7 +72,7 @@ class Factor(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Complexity:
-    """How hard the request looks: `score` 0..1, the tier whose band it falls in, and what moved it.
+    """How hard the request looks: how much it needs a strong model (`score`, 0..1), the tier of the ask, and why.
 
     `tier_probabilities` are calibrated, lightest tier first, and sum to 1. `needs_fresh_facts` says that the answer
     depends on what happened lately, which a model without a search cannot know. `difficulty` is the log-odds of the

@@ -28,14 +28,16 @@ def test_the_decision_is_shown_whole(cli: Cli, server: str) -> None:
     assert result.exit_code == 0
     lines = [line.rstrip() for line in result.stdout.splitlines()]
     assert lines[0] == "chosen      sim-fast  sim-fast, standard tier (simulated: no language model answers)"
-    assert [line.split()[0] for line in lines[1:6]] == ["input", "policy", "decided", "decision", "request"]
+    assert [line.split()[0] for line in lines[1:7]] == ["input", "policy", "dial", "decided", "decision", "request"]
     ranking = lines.index("Ranked, best first") + 2
     assert [line.split()[0] for line in lines[ranking : ranking + 2]] == ["sim-fast", "sim-cited"]
     assert all(f"{part}=" in lines[ranking] for part in ("quality", "cost", "first_token"))
-    assert "$0.0004" in lines[ranking]
+    assert "$0.00" in lines[ranking]
     assert lines[-1].split() == ["sim-long", "DENIED", "constraints.denied_deployments", "names", "it"]
+    assert any(line.startswith("task ") for line in lines)
     bars = {line.split()[0]: line.split()[-1] for line in lines if line.endswith("█")}
-    assert len(bars["deep_words"]) == 24 > len(bars["length_of_ask"])
+    assert {"wording", "need_of_strong_model", "familiar"} <= set(bars)
+    assert max(len(bar) for bar in bars.values()) == 24
 
 
 def test_json_is_the_contracts_own(cli: Cli, server: str) -> None:

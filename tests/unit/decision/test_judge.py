@@ -50,8 +50,8 @@ def judge(
                     "bias": [0.0, 0.0, 0.0],
                     "unit": 1.0,
                     "square_unit": 1.0,
-                    "features": [],
-                    "weights": [],
+                    "features": "unheard-of",
+                    "numbers": [0, 0, 1],
                 },
             },
             "rubric": {

@@ -8,7 +8,7 @@ from pointsman_server.decision.learned import DATA, calibration_set, judge_name,
 from pointsman_server.domain.plan import TaskType
 from pointsman_server.domain.request import Tier
 
-MOST_BYTES = 2 * 2**20
+MOST_BYTES = 2_000_000
 
 
 def test_the_data_is_read_once() -> None:

@@ -31,8 +31,8 @@ def data(**changes: Any) -> dict[str, Any]:
         "bias": [0.1, 0.2, 0.3],
         "unit": 0.1,
         "square_unit": 1.0,
-        "features": ["sort", "prove", "^sort"],
-        "weights": [[20, 0, 4], [-10, -20, 9], [10, 0, 16]],
+        "features": "sort\nprove\n^sort",
+        "numbers": [20, 0, 4, -10, -20, 9, 10, 0, 16],
     }
     return {"ask": {**ask, **changes.get("ask", {})}, "tier": {**tier, **changes.get("tier", {})}}
 
@@ -53,9 +53,10 @@ class TestLoading:
     def test_the_three_weights_of_a_feature_sum_to_nothing(self) -> None:
         assert all(sum(row[:3]) == pytest.approx(0.0) for row in WORDING.tier_rows.values())
 
-    def test_features_without_weights_are_refused(self) -> None:
-        with pytest.raises(ValueError, match="argument 2"):
-            Wording.load(data(tier={"features": ["sort", "prove", "^sort", "one more"]}))
+    @pytest.mark.parametrize("features", ["sort\nprove\n^sort\none more", "sort\nprove"])
+    def test_features_and_numbers_that_do_not_match_are_refused(self, features: str) -> None:
+        with pytest.raises(ValueError, match="zip"):
+            Wording.load(data(tier={"features": features}))
 
 
 class TestAsking:

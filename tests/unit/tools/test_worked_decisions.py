@@ -64,7 +64,7 @@ def test_memory_shapes_what_is_decided(worked: dict[str, Any]) -> None:
     """What happened before a request is the only difference between it and the first one."""
     plain, slow, useless = (
         {one.deployment: one for one in worked[title].decision.ranked}["sparrow-cloud"]
-        for title in ("A fact", "The usual choice has become slow", "Callers found the usual choice useless")
+        for title in ("A fact", "A deployment has become slow", "Callers found a model useless")
     )
     assert slow.score < plain.score
     assert slow.expected_first_token.ToNanoseconds() > plain.expected_first_token.ToNanoseconds()

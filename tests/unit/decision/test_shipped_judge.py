@@ -12,10 +12,10 @@ from pointsman_server.evaluation.edits import EDITS
 from pointsman_server.evaluation.judging import TIER_NAMES, judge_text
 from pointsman_server.evaluation.tiers import Labelled, read_labelled
 
-RECALL_FLOORS = {"simple": 0.80, "medium": 0.75, "complex": 0.85}
+RECALL_FLOORS = {"simple": 0.82, "medium": 0.82, "complex": 0.90}
 """Least share of the requests of each tier that are judged to be of it."""
 
-MOST_MOVED = 0.12
+MOST_MOVED = 0.05
 """Largest share of tiers that may change under edits that leave the ask as it is."""
 
 HARMLESS = (

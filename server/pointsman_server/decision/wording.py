@@ -9,7 +9,7 @@ one that most probably does, and these together with the first and last ones.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -93,23 +93,17 @@ class Wording:
         )
 
     def _asks(self, segment: Segment) -> float:
-        marks, words = self.ask_marks, self.ask_words
-        total = self.ask_bias
-        for mark in segment.marks:
-            total += marks.get(mark, 0.0)
-        for feature in ask_features(segment.words):
-            total += words.get(feature, 0.0)
+        mark, word = self.ask_marks.get, self.ask_words.get
+        total = self.ask_bias + sum([mark(name, 0.0) for name in segment.marks])
+        total += sum([word(name, 0.0) for name in ask_features(segment.words)])
         return 1.0 / (1.0 + math.exp(-max(-30.0, min(30.0, total))))
 
     def _row(self, words: Sequence[str]) -> _Row:
-        simple = medium = complex_ = square = 0.0
-        rows = self.tier_rows
-        for feature in tier_features(words):
-            row = rows.get(feature, _NOTHING)
-            simple += row[0]
-            medium += row[1]
-            complex_ += row[2]
-            square += row[3]
+        known = self.tier_rows.get
+        rows = [row for name in tier_features(words) if (row := known(name))]
+        if not rows:
+            return _NOTHING
+        simple, medium, complex_, square = map(sum, zip(*rows, strict=True))
         return simple, medium, complex_, square
 
     def _view(self, rows: Sequence[tuple[_Row, float]]) -> Logits:
@@ -149,18 +143,17 @@ def ask_features(words: Sequence[str]) -> set[str]:
     return features
 
 
-def tier_features(words: Sequence[str]) -> Iterator[str]:
+def tier_features(words: Sequence[str]) -> list[str]:
     """What the tier is judged by: words, beginnings, endings, pairs, and how the segment begins."""
-    for word in set(words):
-        yield word
-        length = len(word)
-        if length > ENDING_CHARS + 1:
-            yield f"…{word[-ENDING_CHARS:]}"
-            if length > BEGINNING_CHARS:
-                yield f"{word[:BEGINNING_CHARS]}…"
+    distinct = set(words)
     stems = [word[:STEM_CHARS] for word in words]
-    yield from {f"{first} {second}" for first, second in zip(stems, stems[1:])}  # noqa: B905, RUF007 - the hot path
-    yield from [f"^{stem}" for stem in stems[:3]]
+    return [
+        *distinct,
+        *[f"…{word[-ENDING_CHARS:]}" for word in distinct if len(word) > ENDING_CHARS + 1],
+        *[f"{word[:BEGINNING_CHARS]}…" for word in distinct if len(word) > BEGINNING_CHARS],
+        *{f"{first} {second}" for first, second in zip(stems, stems[1:])},  # noqa: B905, RUF007 - the hot path
+        *[f"^{stem}" for stem in stems[:3]],
+    ]
 
 
 def _scaled(weights: Mapping[str, int], unit: float) -> Mapping[str, float]:

@@ -24,9 +24,6 @@ from training.compose import RUBRIC, Labelled, Surroundings, compose, read_label
 from training.rubric import (
     COPIES,
     FOLDS,
-    AskModel,
-    Segments,
-    TierModel,
     Views,
     exported,
     requests_of,
@@ -266,6 +263,3 @@ def main(arguments: Sequence[str]) -> int:
 
 if __name__ == "__main__":
     sys.exit(main(sys.argv[1:]))
-
-
-__all__ = ["AskModel", "Segments", "TierModel", "train"]

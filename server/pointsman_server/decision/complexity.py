@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from pointsman_server.decision.ask import take_apart, words_of
+from pointsman_server.decision.ask import words_of
 from pointsman_server.decision.learned import shipped_judge
 from pointsman_server.domain.message import Message, Role
 from pointsman_server.domain.plan import Complexity, Factor
@@ -19,7 +19,7 @@ _TIERS = len(Tier)
 def judge_complexity(request: CompletionRequest) -> Complexity:
     """Score, tier, task and factors of this request. Time is bounded whatever the length of the text."""
     texts = _user_texts(request.messages)
-    judged = shipped_judge().judge(_ask_of(texts, request.messages))
+    judged = shipped_judge().judge(*_ask_of(texts, request.messages))
     if len(texts) > 1 and _is_follow_up(texts[-1].strip()):
         judged = _at_least(judged, shipped_judge().judge(texts[-2]), "follow_up")
     return _for_effort(judged, request.generation.reasoning_effort)
@@ -30,14 +30,12 @@ def _user_texts(messages: tuple[Message, ...]) -> list[str]:
     return [text for text in texts if text and not text.isspace()]
 
 
-def _ask_of(texts: list[str], messages: tuple[Message, ...]) -> str:
-    """The last user message; with the system prompt before it where only that one asks for something."""
+def _ask_of(texts: list[str], messages: tuple[Message, ...]) -> tuple[str, str]:
+    """The last user message, and the system prompt, which counts where the message asks for nothing."""
     if not texts:
-        return next((message.text for message in reversed(messages) if message.text), "")
+        return next((message.text for message in reversed(messages) if message.text), ""), ""
     system = next((message.text for message in messages if message.role is Role.SYSTEM and message.text), "")
-    if system and not shipped_judge().asks_clearly(take_apart(texts[-1])):
-        return f"{system}\n\n{texts[-1]}"
-    return texts[-1]
+    return texts[-1], system
 
 
 def _is_follow_up(text: str) -> bool:

@@ -19,6 +19,7 @@ from pointsman_server.decision.ask import Segment, take_apart
 from pointsman_server.decision.forest import Forest
 from pointsman_server.decision.freshness import needs_fresh_facts
 from pointsman_server.decision.outcome_features import outcome_features
+from pointsman_server.decision.quality import log_odds
 from pointsman_server.decision.rubric import Probabilities, Rubric
 from pointsman_server.decision.tasks import Tasks
 from pointsman_server.decision.wording import Reading, Wording
@@ -41,8 +42,8 @@ MOST_TASK_WORDS = 60
 LEAST_DISCRIMINATION = 0.2
 _MOST_LOGIT = 6.0
 _BANDS = 3
-_CHEAP_ANCHOR = math.log(CHEAP_QUALITY / (1.0 - CHEAP_QUALITY))
-_STRONG_ANCHOR = math.log(STRONG_QUALITY / (1.0 - STRONG_QUALITY))
+_CHEAP_ANCHOR = log_odds(CHEAP_QUALITY)
+_STRONG_ANCHOR = log_odds(STRONG_QUALITY)
 
 
 class Outcome(NamedTuple):
@@ -100,9 +101,15 @@ class Judge:
             Outcomes.load(data["outcomes"]),
         )
 
-    def judge(self, text: str) -> Complexity:
-        """Judges one text. Time is bounded whatever its length."""
+    def judge(self, text: str, background: str = "") -> Complexity:
+        """Judges one text, with its background before it where the text itself asks for nothing.
+
+        Time is bounded whatever the lengths.
+        """
         segments = take_apart(text)
+        if background and not self.asks_clearly(segments):
+            text = f"{background}\n\n{text}"
+            segments = take_apart(text)
         if not segments:
             return _nothing_asked()
         reading = self.wording.read(segments)
@@ -113,7 +120,7 @@ class Judge:
 
     def asks_clearly(self, segments: Sequence[Segment]) -> bool:
         """Whether some segment is more likely than not to ask for something."""
-        return bool(segments) and self.wording.read(segments).certainty > 0.5
+        return any(self.wording.asks(segment) > 0.5 for segment in segments)
 
 
 def _others(reading: Reading, segments: Sequence[Segment]) -> Iterator[str]:
@@ -150,7 +157,7 @@ def _complexity(probabilities: Probabilities, outcome: Outcome, task: TaskType, 
 def _item(probabilities: Probabilities, outcome: Outcome) -> tuple[float, float]:
     """Difficulty and discrimination of the request, as `expected_quality` takes them."""
     cheap, strong = (
-        outcome.familiar * known + (1.0 - outcome.familiar) * _logit(sum(map(mul, chances, probabilities)))
+        outcome.familiar * known + (1.0 - outcome.familiar) * log_odds(sum(map(mul, chances, probabilities)))
         for known, chances in zip((outcome.cheap_logit, outcome.strong_logit), SUCCESS_BY_TIER, strict=True)
     )
     discrimination = max((strong - cheap) / (_STRONG_ANCHOR - _CHEAP_ANCHOR), LEAST_DISCRIMINATION)
@@ -173,7 +180,3 @@ def _quantile(value: float, knots: Sequence[float]) -> float:
 
 def _bounded(value: float) -> float:
     return max(-_MOST_LOGIT, min(_MOST_LOGIT, value))
-
-
-def _logit(chance: float) -> float:
-    return math.log(chance / (1.0 - chance))

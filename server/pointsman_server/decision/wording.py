@@ -79,7 +79,7 @@ class Wording:
 
     def read(self, segments: Sequence[Segment]) -> Reading:
         """Judges the segments of one request; there must be at least one."""
-        found = [self._asks(segment) for segment in segments]
+        found = [self.asks(segment) for segment in segments]
         shares = asking_shares(found)
         top = found.index(max(found))
         rows = {place: self._row(segments[place].words) for place in looked_at(shares)}
@@ -92,7 +92,8 @@ class Wording:
             certainty=found[top],
         )
 
-    def _asks(self, segment: Segment) -> float:
+    def asks(self, segment: Segment) -> float:
+        """How probable it is that this segment asks for something."""
         mark, word = self.ask_marks.get, self.ask_words.get
         total = self.ask_bias + sum([mark(name, 0.0) for name in segment.marks])
         total += sum([word(name, 0.0) for name in ask_features(segment.words)])

@@ -102,7 +102,9 @@ class TestFollowUps:
             "first": Complexity(0.3, Tier.ADVANCED, (Factor("wording", 0.9),), task=TaskType.PLANNING),
             "go on": Complexity(0.7, Tier.LIGHT, (Factor("wording", 0.1),)),
         }
-        monkeypatch.setattr(complexity, "shipped_judge", lambda: SimpleNamespace(judge=known.__getitem__))
+        monkeypatch.setattr(
+            complexity, "shipped_judge", lambda: SimpleNamespace(judge=lambda text, background="": known[text])
+        )
         judged = judge("first", "go on")
         assert (judged.tier, judged.score, judged.task) == (Tier.ADVANCED, 0.7, TaskType.PLANNING)
         assert judged.factors == (Factor("wording", 0.9), Factor("follow_up", 0.0))
@@ -169,7 +171,9 @@ class TestReasoningEffort:
 
     def test_the_score_stays_a_score(self, monkeypatch: pytest.MonkeyPatch) -> None:
         light = Complexity(0.9, Tier.LIGHT, ())
-        monkeypatch.setattr(complexity, "shipped_judge", lambda: SimpleNamespace(judge=lambda text: light))
+        monkeypatch.setattr(
+            complexity, "shipped_judge", lambda: SimpleNamespace(judge=lambda text, background="": light)
+        )
         judged = judge("anything", effort=ReasoningEffort.HIGH)
         assert (judged.score, judged.tier) == (1.0, Tier.STANDARD)
         assert dict(judged.factors)["reasoning_effort"] == pytest.approx(0.1)

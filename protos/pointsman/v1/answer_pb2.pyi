@@ -170,6 +170,10 @@ class _AttemptErrorEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._E
     """Something else."""
     ATTEMPT_ERROR_UNSUPPORTED: _AttemptError.ValueType  # 16
     """The request asks for something that the model or its dialect cannot do; nothing was sent."""
+    ATTEMPT_ERROR_ANSWER_INVALID: _AttemptError.ValueType  # 17
+    """The answer does not fit the response_schema."""
+    ATTEMPT_ERROR_TOO_SLOW: _AttemptError.ValueType  # 18
+    """The stream went on, but slower than the policy allows."""
 
 class AttemptError(_AttemptError, metaclass=_AttemptErrorEnumTypeWrapper):
     """Why an attempt failed."""
@@ -208,7 +212,51 @@ ATTEMPT_ERROR_UNKNOWN: AttemptError.ValueType  # 15
 """Something else."""
 ATTEMPT_ERROR_UNSUPPORTED: AttemptError.ValueType  # 16
 """The request asks for something that the model or its dialect cannot do; nothing was sent."""
+ATTEMPT_ERROR_ANSWER_INVALID: AttemptError.ValueType  # 17
+"""The answer does not fit the response_schema."""
+ATTEMPT_ERROR_TOO_SLOW: AttemptError.ValueType  # 18
+"""The stream went on, but slower than the policy allows."""
 global___AttemptError = AttemptError
+
+class _AttemptPurpose:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: typing_extensions.TypeAlias = ValueType
+
+class _AttemptPurposeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._EnumTypeWrapper[_AttemptPurpose.ValueType], builtins.type):
+    DESCRIPTOR: google.protobuf.descriptor.EnumDescriptor
+    ATTEMPT_PURPOSE_UNSPECIFIED: _AttemptPurpose.ValueType  # 0
+    """Not set."""
+    ATTEMPT_PURPOSE_FIRST: _AttemptPurpose.ValueType  # 1
+    """The first of the call."""
+    ATTEMPT_PURPOSE_RETRY: _AttemptPurpose.ValueType  # 2
+    """The same deployment once more."""
+    ATTEMPT_PURPOSE_FALLBACK: _AttemptPurpose.ValueType  # 3
+    """The next deployment, because others failed."""
+    ATTEMPT_PURPOSE_HEDGE: _AttemptPurpose.ValueType  # 4
+    """The next deployment beside a slow one."""
+    ATTEMPT_PURPOSE_CONTINUATION: _AttemptPurpose.ValueType  # 5
+    """The next deployment goes on from the text so far."""
+    ATTEMPT_PURPOSE_REPAIR: _AttemptPurpose.ValueType  # 6
+    """The answer once more, because it did not fit the response_schema."""
+
+class AttemptPurpose(_AttemptPurpose, metaclass=_AttemptPurposeEnumTypeWrapper):
+    """Why an attempt was made."""
+
+ATTEMPT_PURPOSE_UNSPECIFIED: AttemptPurpose.ValueType  # 0
+"""Not set."""
+ATTEMPT_PURPOSE_FIRST: AttemptPurpose.ValueType  # 1
+"""The first of the call."""
+ATTEMPT_PURPOSE_RETRY: AttemptPurpose.ValueType  # 2
+"""The same deployment once more."""
+ATTEMPT_PURPOSE_FALLBACK: AttemptPurpose.ValueType  # 3
+"""The next deployment, because others failed."""
+ATTEMPT_PURPOSE_HEDGE: AttemptPurpose.ValueType  # 4
+"""The next deployment beside a slow one."""
+ATTEMPT_PURPOSE_CONTINUATION: AttemptPurpose.ValueType  # 5
+"""The next deployment goes on from the text so far."""
+ATTEMPT_PURPOSE_REPAIR: AttemptPurpose.ValueType  # 6
+"""The answer once more, because it did not fit the response_schema."""
+global___AttemptPurpose = AttemptPurpose
 
 class _StreamFailover:
     ValueType = typing.NewType("ValueType", builtins.int)
@@ -295,6 +343,7 @@ class Attempt(google.protobuf.message.Message):
     COST_MICRO_USD_FIELD_NUMBER: builtins.int
     ERROR_DETAIL_FIELD_NUMBER: builtins.int
     FIRST_TOKEN_LATENCY_FIELD_NUMBER: builtins.int
+    PURPOSE_FIELD_NUMBER: builtins.int
     deployment: builtins.str
     """The deployment."""
     provider: builtins.str
@@ -309,6 +358,8 @@ class Attempt(google.protobuf.message.Message):
     """What it cost, in millionths of a US dollar."""
     error_detail: builtins.str
     """Why it failed, for people."""
+    purpose: global___AttemptPurpose.ValueType
+    """Why it was made."""
     @property
     def latency(self) -> google.protobuf.duration_pb2.Duration:
         """From the start of the attempt to its end."""
@@ -329,11 +380,38 @@ class Attempt(google.protobuf.message.Message):
         cost_micro_usd: builtins.int = ...,
         error_detail: builtins.str = ...,
         first_token_latency: google.protobuf.duration_pb2.Duration | None = ...,
+        purpose: global___AttemptPurpose.ValueType = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["first_token_latency", b"first_token_latency", "latency", b"latency"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["cost_micro_usd", b"cost_micro_usd", "deployment", b"deployment", "error", b"error", "error_detail", b"error_detail", "first_token_latency", b"first_token_latency", "latency", b"latency", "model", b"model", "outcome", b"outcome", "provider", b"provider"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["cost_micro_usd", b"cost_micro_usd", "deployment", b"deployment", "error", b"error", "error_detail", b"error_detail", "first_token_latency", b"first_token_latency", "latency", b"latency", "model", b"model", "outcome", b"outcome", "provider", b"provider", "purpose", b"purpose"]) -> None: ...
 
 global___Attempt = Attempt
+
+@typing.final
+class InvalidAnswer(google.protobuf.message.Message):
+    """A detail of errors with the reason ANSWER_INVALID: the answer that does not fit the response_schema. Only the
+    caller gets it; it is in no log.
+    """
+
+    DESCRIPTOR: google.protobuf.descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: builtins.int
+    VIOLATIONS_FIELD_NUMBER: builtins.int
+    text: builtins.str
+    """The text of the answer."""
+    @property
+    def violations(self) -> google.protobuf.internal.containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What does not fit, by place in the answer: `/items/0/price: "a" is not of type "number"`."""
+
+    def __init__(
+        self,
+        *,
+        text: builtins.str = ...,
+        violations: collections.abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    def ClearField(self, field_name: typing.Literal["text", b"text", "violations", b"violations"]) -> None: ...
+
+global___InvalidAnswer = InvalidAnswer
 
 @typing.final
 class Confidence(google.protobuf.message.Message):

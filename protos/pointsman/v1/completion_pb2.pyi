@@ -137,6 +137,8 @@ class _CapabilityEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._Enu
     """Takes a seed."""
     CAPABILITY_SAMPLING: _Capability.ValueType  # 8
     """Takes temperature and top_p."""
+    CAPABILITY_PREFILL: _Capability.ValueType  # 9
+    """Goes on from the beginning of an answer that it is given."""
 
 class Capability(_Capability, metaclass=_CapabilityEnumTypeWrapper):
     """What a model can do beyond plain text."""
@@ -159,6 +161,8 @@ CAPABILITY_SEED: Capability.ValueType  # 7
 """Takes a seed."""
 CAPABILITY_SAMPLING: Capability.ValueType  # 8
 """Takes temperature and top_p."""
+CAPABILITY_PREFILL: Capability.ValueType  # 9
+"""Goes on from the beginning of an answer that it is given."""
 global___Capability = Capability
 
 class _ReasoningEffort:

@@ -57,6 +57,8 @@ class _ExclusionReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper
     """It asked to be left alone for a while."""
     EXCLUSION_REASON_RULE: _ExclusionReason.ValueType  # 14
     """A rule of the policy leaves it out."""
+    EXCLUSION_REASON_BUSY: _ExclusionReason.ValueType  # 15
+    """It serves as many calls as it may."""
 
 class ExclusionReason(_ExclusionReason, metaclass=_ExclusionReasonEnumTypeWrapper):
     """Why a deployment may not answer a request."""
@@ -91,6 +93,8 @@ EXCLUSION_REASON_COOLDOWN: ExclusionReason.ValueType  # 13
 """It asked to be left alone for a while."""
 EXCLUSION_REASON_RULE: ExclusionReason.ValueType  # 14
 """A rule of the policy leaves it out."""
+EXCLUSION_REASON_BUSY: ExclusionReason.ValueType  # 15
+"""It serves as many calls as it may."""
 global___ExclusionReason = ExclusionReason
 
 class _TaskType:

@@ -84,6 +84,10 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """The decision named in the request is unknown, too old, or of another policy or request; ask `Route` again."""
     ERROR_REASON_REQUEST_NOT_FOUND: _ErrorReason.ValueType  # 30
     """No call with this id is known, or it is too long ago."""
+    ERROR_REASON_ANSWER_INVALID: _ErrorReason.ValueType  # 31
+    """The model answered, but not as the response_schema demands; see `InvalidAnswer`."""
+    ERROR_REASON_READER_TOO_SLOW: _ErrorReason.ValueType  # 32
+    """The caller took the stream's events too slowly."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The `reason` of the `google.rpc.ErrorInfo` that every error carries, in the domain `pointsman.v1`. The enum's
@@ -152,4 +156,8 @@ ERROR_REASON_DECISION_EXPIRED: ErrorReason.ValueType  # 29
 """The decision named in the request is unknown, too old, or of another policy or request; ask `Route` again."""
 ERROR_REASON_REQUEST_NOT_FOUND: ErrorReason.ValueType  # 30
 """No call with this id is known, or it is too long ago."""
+ERROR_REASON_ANSWER_INVALID: ErrorReason.ValueType  # 31
+"""The model answered, but not as the response_schema demands; see `InvalidAnswer`."""
+ERROR_REASON_READER_TOO_SLOW: ErrorReason.ValueType  # 32
+"""The caller took the stream's events too slowly."""
 global___ErrorReason = ErrorReason

@@ -36,12 +36,14 @@ DEPLOYMENT_KEYS: Keys = {
     "expected_tokens_per_second": "expected_tokens_per_second: 50",
     "reasoning_token_budgets": "reasoning_token_budgets: {low: 1024, medium: 4096, high: 16384}",
     "options": "options: {store: false}",
+    "max_concurrent_calls": "max_concurrent_calls: 50",
 }
 TIMEOUT_KEYS: Keys = {
     "connect_seconds": "connect_seconds: 3",
     "first_token_seconds": "first_token_seconds: 10",
     "idle_seconds": "idle_seconds: 15",
     "total_seconds": "total_seconds: 120",
+    "least_tokens_per_second": "least_tokens_per_second: 2",
 }
 REASONING_BUDGET_KEYS: Keys = {
     effort.value: f"{effort.value}: 4096" for effort in ReasoningEffort if effort is not ReasoningEffort.NONE
@@ -96,6 +98,7 @@ def read_deployment(
         expected_tokens_per_second=float(section.optional("expected_tokens_per_second", speed, Decimal(50))),
         reasoning_token_budgets=section.optional("reasoning_token_budgets", _reasoning_budgets(model), {}),
         options=section.optional("options", _options, {}),
+        max_concurrent_calls=section.optional("max_concurrent_calls", whole_number(0, 100_000), 0),
     )
 
 
@@ -106,6 +109,9 @@ def _timeouts(spot: Spot) -> Timeouts:
         first_token_seconds=section.optional("first_token_seconds", seconds(), _DEFAULTS.first_token_seconds),
         idle_seconds=section.optional("idle_seconds", seconds(), _DEFAULTS.idle_seconds),
         total_seconds=section.optional("total_seconds", seconds(), _DEFAULTS.total_seconds),
+        least_tokens_per_second=float(
+            section.optional("least_tokens_per_second", decimal_number(Decimal(0), Decimal(10_000)), Decimal(0))
+        ),
     )
 
 

@@ -16,6 +16,7 @@ from pointsman_server.config.models import read_model
 from pointsman_server.config.price_list import PriceList
 from pointsman_server.config.problems import Findings, Problem
 from pointsman_server.config.providers import ReadProvider, read_provider
+from pointsman_server.config.resilience import read_resilience
 from pointsman_server.config.routes import read_aliases, read_tier_chains
 from pointsman_server.config.routing import with_routing
 from pointsman_server.config.scalars import one_of, refuse_bad_id
@@ -23,6 +24,7 @@ from pointsman_server.config.section import Keys, Section, Spot, UnacceptableErr
 from pointsman_server.config.yaml_tree import MAX_BYTES, read_tree
 from pointsman_server.domain.catalog import Deployment, Model, Snapshot
 from pointsman_server.domain.record import PolicyRecord
+from pointsman_server.domain.resilience import Resilience
 
 T = TypeVar("T")
 
@@ -34,6 +36,7 @@ POLICY_KEYS: Keys = {
     "aliases": "aliases: {smart: claude-sonnet-direct}",
     "tiers": "tiers: {standard: {chain: [claude-sonnet-direct]}}",
     "routing": "routing: {quality_bias: 0.5}",
+    "resilience": "resilience: {retries: {attempts_per_call: 6}}",
 }
 
 
@@ -140,6 +143,7 @@ def _read_policy(
         deployments=dict(sorted(deployments.items())),
         aliases=dict(sorted(aliases.items())),
         tier_chains=chains,
+        resilience=section.optional("resilience", read_resilience, Resilience()),
     )
     snapshot, calibration = with_routing(snapshot, section.at("routing"), kept_calibration)
     _warn_about_unused(section, snapshot, providers, models)

@@ -17,6 +17,7 @@ class FailoverMode(Enum):
     """What to do when a provider fails after part of its answer was sent."""
 
     TERMINATE = "terminate"
+    CONTINUE = "continue"
     RESTART = "restart"
 
 
@@ -46,6 +47,17 @@ class AttemptOutcome(Enum):
     CANCELLED = "cancelled"
 
 
+class AttemptPurpose(Enum):
+    """Why an attempt is made."""
+
+    FIRST = "first"
+    RETRY = "retry"
+    FALLBACK = "fallback"
+    HEDGE = "hedge"
+    CONTINUATION = "continuation"
+    REPAIR = "repair"
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One call to one deployment, after its end. `usage` is what the provider reported, nothing guessed."""
@@ -57,6 +69,7 @@ class Attempt:
     usage: Usage
     cost_micro_usd: int
     fault: ProviderFault | None = None
+    purpose: AttemptPurpose = AttemptPurpose.FIRST
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ from functools import cached_property
 from pointsman_server.domain.calibration import Calibrated
 from pointsman_server.domain.reply import Usage
 from pointsman_server.domain.request import Capability, DataClass, Tier
+from pointsman_server.domain.resilience import Resilience
 from pointsman_server.domain.tokenizer import Tokenizer
 
 TOKENS_PER_PRICE_UNIT = 1_000_000
@@ -128,12 +129,16 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """All in seconds. `first_token` runs from the start of the attempt, `idle` between two pieces of content."""
+    """`first_token` runs from the start of the attempt, `idle` between two pieces of content.
+
+    A stream that brings less than `least_tokens_per_second` is given up where it can go on elsewhere; 0 is never.
+    """
 
     connect_seconds: float = 3.0
     first_token_seconds: float = 10.0
     idle_seconds: float = 15.0
     total_seconds: float = 120.0
+    least_tokens_per_second: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +158,8 @@ class Deployment:
     reasoning_token_budgets: Mapping[str, int] = field(default_factory=dict)
     options: Mapping[str, object] = field(default_factory=dict)
     """Extra body fields of the dialect, from the policy only."""
+    max_concurrent_calls: int = 0
+    """Most attempts at once in this process; 0 is no limit."""
 
 
 class FreshFacts(Enum):
@@ -211,6 +218,7 @@ class Snapshot:
     first_token_weight: float = 0.02
     """What a second until the first token is worth, as a share of what the strongest model would cost."""
     learn_from_feedback: bool = True
+    resilience: Resilience = field(default_factory=Resilience)
     cost_weights: tuple[float, ...] = ()
     """What cost weighs against quality, at equal steps of `quality_bias` from 0 to 1; see `decision.dial`."""
 

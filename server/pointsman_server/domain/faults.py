@@ -28,6 +28,8 @@ class FaultKind(Enum):
     MALFORMED_REPLY = "malformed_reply"
     EMPTY_REPLY = "empty_reply"
     STREAM_CUT = "stream_cut"
+    ANSWER_INVALID = "answer_invalid"
+    TOO_SLOW = "too_slow"
     UNKNOWN = "unknown"
 
 
@@ -36,21 +38,22 @@ class FaultRule:
     """What follows from a fault.
 
     `try_next`: the next candidate may be asked. `larger_window_only`: only one with a larger window.
-    `counts_for_breaker`: the deployment is to blame. `cools_down`: keep it out of picks for a while.
+    `retry_here`: the same deployment may be asked again after a pause. `counts_for_breaker`: the deployment is to blame. `cools_down`: keep it out of picks for a while.
     """
 
     try_next: bool
     counts_for_breaker: bool
+    retry_here: bool = False
     cools_down: bool = False
     larger_window_only: bool = False
 
 
 FAULT_RULES: dict[FaultKind, FaultRule] = {
-    FaultKind.RATE_LIMITED: FaultRule(try_next=True, counts_for_breaker=False, cools_down=True),
-    FaultKind.OVERLOADED: FaultRule(try_next=True, counts_for_breaker=True),
-    FaultKind.UNAVAILABLE: FaultRule(try_next=True, counts_for_breaker=True),
-    FaultKind.CONNECTION: FaultRule(try_next=True, counts_for_breaker=True),
-    FaultKind.TIMEOUT: FaultRule(try_next=True, counts_for_breaker=True),
+    FaultKind.RATE_LIMITED: FaultRule(try_next=True, counts_for_breaker=False, retry_here=True, cools_down=True),
+    FaultKind.OVERLOADED: FaultRule(try_next=True, counts_for_breaker=True, retry_here=True),
+    FaultKind.UNAVAILABLE: FaultRule(try_next=True, counts_for_breaker=True, retry_here=True),
+    FaultKind.CONNECTION: FaultRule(try_next=True, counts_for_breaker=True, retry_here=True),
+    FaultKind.TIMEOUT: FaultRule(try_next=True, counts_for_breaker=True, retry_here=True),
     FaultKind.AUTH: FaultRule(try_next=True, counts_for_breaker=True, cools_down=True),
     FaultKind.QUOTA: FaultRule(try_next=True, counts_for_breaker=True, cools_down=True),
     FaultKind.CONTEXT_WINDOW: FaultRule(try_next=True, counts_for_breaker=False, larger_window_only=True),
@@ -58,9 +61,11 @@ FAULT_RULES: dict[FaultKind, FaultRule] = {
     FaultKind.INVALID_REQUEST: FaultRule(try_next=False, counts_for_breaker=False),
     FaultKind.UNSUPPORTED: FaultRule(try_next=True, counts_for_breaker=False),
     FaultKind.MODEL_MISSING: FaultRule(try_next=True, counts_for_breaker=True),
-    FaultKind.MALFORMED_REPLY: FaultRule(try_next=True, counts_for_breaker=True),
-    FaultKind.EMPTY_REPLY: FaultRule(try_next=True, counts_for_breaker=True),
-    FaultKind.STREAM_CUT: FaultRule(try_next=True, counts_for_breaker=True),
+    FaultKind.MALFORMED_REPLY: FaultRule(try_next=True, counts_for_breaker=True, retry_here=True),
+    FaultKind.EMPTY_REPLY: FaultRule(try_next=True, counts_for_breaker=True, retry_here=True),
+    FaultKind.STREAM_CUT: FaultRule(try_next=True, counts_for_breaker=True, retry_here=True),
+    FaultKind.ANSWER_INVALID: FaultRule(try_next=False, counts_for_breaker=False),
+    FaultKind.TOO_SLOW: FaultRule(try_next=True, counts_for_breaker=True),
     FaultKind.UNKNOWN: FaultRule(try_next=True, counts_for_breaker=True),
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import NamedTuple
 
 from pointsman_server.domain.catalog import Deployment
@@ -14,6 +15,14 @@ PRIOR_ANSWERS = 5.0
 
 PRIOR_ATTEMPTS = 10.0
 """How many faultless attempts an error rate starts from."""
+
+
+class BreakerState(Enum):
+    """CLOSED: calls pass. OPEN: none does. HALF_OPEN: one passes, and its end decides."""
+
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
 
 
 class Observed(NamedTuple):

@@ -30,6 +30,7 @@ class ExclusionReason(Enum):
     BREAKER_OPEN = "breaker_open"
     COOLDOWN = "cooldown"
     RULE = "rule"
+    BUSY = "busy"
 
 
 class TaskType(Enum):

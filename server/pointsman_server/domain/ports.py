@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Protocol
 
+from pointsman_server.domain.call import Attempt, AttemptPurpose, Call, Completion, Decision
 from pointsman_server.domain.catalog import Deployment
+from pointsman_server.domain.health import BreakerState
 from pointsman_server.domain.message import Message
 from pointsman_server.domain.record import DecisionRecord
 from pointsman_server.domain.reply import ReplyEvent
@@ -115,4 +118,81 @@ class DecisionLog(Protocol):
 
     def append(self, record: DecisionRecord) -> None:
         """Keeps one more; returns at once, the writing may happen later. Never fails a call."""
+        ...
+
+
+class Operation(Enum):
+    """What a caller asked the router for."""
+
+    ROUTE = "route"
+    COMPLETE = "complete"
+    STREAM_COMPLETE = "stream_complete"
+
+
+class AttemptWatch(Protocol):
+    """Watches one attempt."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Headers for the provider: trace context (W3C), nothing else."""
+        ...
+
+    def ended(self, attempt: Attempt) -> None:
+        """The attempt is over; called exactly once."""
+        ...
+
+
+class CallWatch(Protocol):
+    """Watches one call. Exactly one of `completed` and `failed` ends it, except that `Route` ends when it decided."""
+
+    def decided(self, decision: Decision) -> None:
+        """The decision was made or, when an earlier one is followed, looked up."""
+        ...
+
+    def attempt(self, deployment: Deployment, purpose: AttemptPurpose) -> AttemptWatch:
+        """An attempt begins."""
+        ...
+
+    def first_content(self) -> None:
+        """The first piece of the answer goes to the caller; called at most once."""
+        ...
+
+    def completed(self, completion: Completion) -> None:
+        """The call ended well."""
+        ...
+
+    def failed(self, error: BaseException) -> None:
+        """The call ended with this error; `CancelledError` and `GeneratorExit` say that the caller went away."""
+        ...
+
+
+class Telemetry(Protocol):
+    """Sees what happens, for traces and metrics. Never fails a call, never blocks, never keeps a request's text."""
+
+    def call(self, call: Call, operation: Operation) -> CallWatch:
+        """A call begins."""
+        ...
+
+    def breaker_changed(self, deployment_id: str, before: BreakerState, after: BreakerState) -> None:
+        """A deployment's breaker changed its state."""
+        ...
+
+    def retried(self, operation: Operation, number: int) -> None:
+        """A deployment is asked once more; `number` is 1 for the first retry of the call."""
+        ...
+
+    def hedged(self, *, won: bool) -> None:
+        """A hedge ended; `won` says whether its answer was taken."""
+        ...
+
+    def shed(self, reason: str) -> None:
+        """A call was refused for load: "calls", "queue", "deployment" or "reader"."""
+        ...
+
+
+class AnswerChecker(Protocol):
+    """Checks answers against the JSON Schema that the request demands."""
+
+    def violations(self, schema: Mapping[str, object], text: str) -> tuple[str, ...]:
+        """What does not fit, by place; empty when all is well. The texts quote the answer: for the caller only."""
         ...

@@ -29,6 +29,7 @@ class Capability(Enum):
     STREAMING = "streaming"
     SEED = "seed"
     SAMPLING = "sampling"
+    PREFILL = "prefill"
 
 
 class DataClass(IntEnum):

@@ -15,8 +15,10 @@ from bench.payloads import prose, route_request
 from pointsman.v1.router_service_pb2 import RouteRequest
 from pointsman_server.adapters.stores.decision_file import StateFolder
 from pointsman_server.adapters.stores.memory_ledger import MemoryLedger
+from pointsman_server.adapters.telemetry.setup import observe
 from pointsman_server.adapters.tokenizers.tiktoken_counter import TiktokenCounter
 from pointsman_server.bootstrap.identity import RandomIds, SystemClock
+from pointsman_server.bootstrap.pipeline import build_memory, build_pipeline
 from pointsman_server.config.policy_file import load_policy
 from pointsman_server.decision.complexity import judge_complexity
 from pointsman_server.decision.engine import decide
@@ -26,12 +28,8 @@ from pointsman_server.domain.call import Call
 from pointsman_server.domain.catalog import Snapshot
 from pointsman_server.domain.facts import Circumstances
 from pointsman_server.domain.request import CompletionRequest
-from pointsman_server.execution.decisions import DecisionBook
-from pointsman_server.execution.dispatch import Dispatcher
-from pointsman_server.execution.feedback import FeedbackBook
-from pointsman_server.execution.health import HealthBoard
-from pointsman_server.execution.pipeline import Memory, Pipeline
-from pointsman_server.execution.sessions import SessionBook
+from pointsman_server.execution.health import Admission, HealthBoard
+from pointsman_server.execution.pipeline import Pipeline
 from pointsman_server.rpc.request import read_request
 
 _SMALL, _MIDDLE, _LARGE = 1_000, 8_000, 400_000
@@ -81,14 +79,15 @@ def _with_larger_windows(snapshot: Snapshot) -> Snapshot:
 
 def _circumstances(request: CompletionRequest, snapshot: Snapshot) -> Circumstances:
     facts = facts_of(request, judge_complexity(request))
-    return Circumstances(facts, estimate_tokens(request), _health(SystemClock(), snapshot).view())
+    return Circumstances(facts, estimate_tokens(request), _health(HealthBoard(SystemClock()), snapshot).view())
 
 
-def _health(clock: SystemClock, snapshot: Snapshot) -> HealthBoard:
+def _health(board: HealthBoard, snapshot: Snapshot) -> HealthBoard:
     """As it is in a server at work: something is known of every deployment."""
-    board = HealthBoard(clock)
-    for deployment_id in snapshot.deployments:
-        board.succeeded(deployment_id, _FIRST_TOKEN_SECONDS)
+    for deployment in snapshot.deployments.values():
+        admission = board.admit(deployment, snapshot)
+        if isinstance(admission, Admission):
+            admission.succeeded(_FIRST_TOKEN_SECONDS)
     return board
 
 
@@ -122,9 +121,8 @@ async def _whole(request: CompletionRequest, snapshot: Snapshot, seconds: float)
 
 
 def _pipeline(snapshot: Snapshot) -> Pipeline:
-    clock, counter, state = SystemClock(), TiktokenCounter(), StateFolder(None)
-    health = _health(clock, snapshot)
-    feedback = FeedbackBook(clock, state.verdicts)
-    memory = Memory(health, SessionBook(clock), feedback, DecisionBook(clock), state.decisions)
-    dispatcher = Dispatcher({}, health, counter, clock)
-    return Pipeline(dispatcher, judge_complexity, memory, MemoryLedger(), counter, clock, RandomIds())
+    clock = SystemClock()
+    observed = observe(lambda: snapshot, clock, "bench", {})
+    memory = build_memory(clock, StateFolder(None), observed.telemetry)
+    _health(memory.health, snapshot)
+    return build_pipeline(memory, {}, observed.telemetry, MemoryLedger(), TiktokenCounter(), clock, RandomIds())

@@ -54,7 +54,11 @@ def pointsman(policy: Mapping[str, Any], directory: Path) -> Iterator[Server]:
     file.write_bytes(orjson.dumps(policy))  # JSON is YAML
     command = [sys.executable, "-m", "pointsman_server.cli", "serve", "--policy", str(file)]
     command += ["--grpc-address", "127.0.0.1:0"]
-    environ = {"BENCH_KEY": "bench", "POINTSMAN_STATE_DIR": str(directory / "state")}
+    environ = {
+        "BENCH_KEY": "bench",
+        "POINTSMAN_STATE_DIR": str(directory / "state"),
+        "POINTSMAN_HTTP_ADDRESS": "127.0.0.1:0",
+    }
     with _started(command, _server_core(), environ, lambda line: line.split()[3].rstrip(";")) as server:
         yield server
 

@@ -13,7 +13,7 @@ import io
 import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from datetime import date
@@ -25,8 +25,11 @@ from google.protobuf.json_format import ParseDict
 from pointsman.v1.completion_pb2 import CompletionSpec, Tier
 from pointsman.v1.decision_pb2 import ExclusionReason, RankedDeployment, RouteDecision, TaskType
 from pointsman.v1.router_service_pb2 import RouteRequest, RouteResponse
+from pointsman_server.adapters.stores.decision_file import StateFolder
 from pointsman_server.adapters.stores.memory_ledger import MemoryLedger
+from pointsman_server.adapters.telemetry.setup import observe
 from pointsman_server.adapters.tokenizers.tiktoken_counter import TiktokenCounter
+from pointsman_server.bootstrap.pipeline import build_memory, build_pipeline
 from pointsman_server.cli.console import open_console
 from pointsman_server.cli.decision_view import show_route
 from pointsman_server.config.policy_file import compile_policy
@@ -37,12 +40,7 @@ from pointsman_server.domain.errors import NobodyHealthy, NoEligibleDeployment, 
 from pointsman_server.domain.experience import Lesson
 from pointsman_server.domain.faults import FaultKind, ProviderFault
 from pointsman_server.domain.request import CompletionRequest
-from pointsman_server.execution.decisions import DecisionBook
-from pointsman_server.execution.dispatch import Dispatcher
-from pointsman_server.execution.feedback import FeedbackBook
-from pointsman_server.execution.health import HealthBoard
-from pointsman_server.execution.pipeline import Memory, Pipeline
-from pointsman_server.execution.sessions import SessionBook
+from pointsman_server.execution.health import Admission
 from pointsman_server.rpc.answer import decision_to_proto
 from pointsman_server.rpc.request import read_request
 
@@ -113,22 +111,16 @@ class _PlainIds:
         return prefix
 
 
-class _Nowhere:
-    def append(self, record: object) -> None:
-        """Keeps nothing."""
-
-
 class Worker:
     """Decides one request in a process of its own, as it were: nothing was remembered before."""
 
     def __init__(self, snapshot: Snapshot, counter: TiktokenCounter) -> None:
         self._snapshot = snapshot
-        clock, nowhere = _StillClock(), _Nowhere()
-        self._health, self._sessions = HealthBoard(clock), SessionBook(clock)
-        self._feedback = FeedbackBook(clock, nowhere)
-        memory = Memory(self._health, self._sessions, self._feedback, DecisionBook(clock), nowhere)
-        dispatcher = Dispatcher({}, self._health, counter, clock)
-        self._pipeline = Pipeline(dispatcher, judge_complexity, memory, MemoryLedger(), counter, clock, _PlainIds())
+        clock = _StillClock()
+        telemetry = observe(lambda: snapshot, clock, "", {}).telemetry
+        memory = build_memory(clock, StateFolder(None), telemetry)
+        self._health, self._sessions, self._feedback = memory.health, memory.sessions, memory.feedback
+        self._pipeline = build_pipeline(memory, {}, telemetry, MemoryLedger(), counter, clock, _PlainIds())
 
     def decide(self, case: dict[str, Any]) -> Worked:
         """What comes of this request after what happened before it."""
@@ -146,14 +138,14 @@ class Worker:
         match kind:
             case "failed":
                 fault = FaultKind(event["fault"])
-                for _ in range(times):
-                    wait = event.get("retry_after_seconds")
-                    self._health.failed(event["deployment"], ProviderFault(fault, "", retry_after_seconds=wait))
+                wait = event.get("retry_after_seconds")
+                for admission in self._admissions(event["deployment"], times):
+                    admission.failed(ProviderFault(fault, "", retry_after_seconds=wait))
                 asked = f", asking for {wait} s of rest" if wait else ""
                 return f"`{event['deployment']}` failed {_times(times)} in a row ({fault.value}{asked})."
             case "answered":
-                for _ in range(times):
-                    self._health.succeeded(event["deployment"], event["first_token_seconds"])
+                for admission in self._admissions(event["deployment"], times):
+                    admission.succeeded(event["first_token_seconds"])
                 waited = event["first_token_seconds"]
                 return f"`{event['deployment']}` answered {_times(times)}, each time first after {waited} s."
             case "last_turn":
@@ -161,6 +153,14 @@ class Worker:
                 return f"`{event['deployment']}` answered the conversation's last turn."
             case _:
                 return self._judge(event, times, request)
+
+    def _admissions(self, deployment_id: str, times: int) -> Iterator[Admission]:
+        deployment = self._snapshot.deployments[deployment_id]
+        for _ in range(times):
+            admission = self._health.admit(deployment, self._snapshot)
+            if not isinstance(admission, Admission):
+                raise ValueError(f"{deployment_id} cannot be called so often: {admission.detail}")
+            yield admission
 
     def _judge(self, event: dict[str, Any], times: int, request: CompletionRequest) -> str:
         complexity = judge_complexity(request)

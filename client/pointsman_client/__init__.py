@@ -19,6 +19,7 @@ from pointsman_client._streaming import StreamEvent, stream_response
 from pointsman_client.async_client import AsyncAnswerStream, AsyncClient
 from pointsman_client.client import AnswerStream, Client
 from pointsman_client.errors import (
+    AnswerInvalid,
     BudgetExceeded,
     Cancelled,
     ContractViolation,
@@ -57,6 +58,7 @@ from pointsman_client.messages import (
 
 __all__ = [
     "Answer",
+    "AnswerInvalid",
     "AnswerStream",
     "AsyncAnswerStream",
     "AsyncClient",

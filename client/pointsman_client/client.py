@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
@@ -145,7 +146,7 @@ class AnswerStream(StreamedAnswer, Iterator[StreamEvent]):
         """Ends the call; reading on raises `Cancelled`. A second time, or after the end, it does nothing."""
         self._closed = True
         if self._rpc is not None:
-            self._rpc.cancel()
+            _hang_up(self._rpc)
 
     def __next__(self) -> StreamEvent:
         while not self._over:
@@ -199,3 +200,13 @@ def _open(connection: Connection) -> grpc.Channel:
     if connection.credentials is None:
         return grpc.insecure_channel(connection.target, connection.options)
     return grpc.secure_channel(connection.target, connection.credentials, connection.options)
+
+
+def _hang_up(rpc: Any) -> None:
+    if hasattr(rpc, "cancel"):
+        rpc.cancel()
+        return
+    # Interceptors of tracing put a generator in the call's place. Closing it lets go of the call, which cancels it;
+    # while another thread is reading from it that is not possible, and the read that comes next finds it closed.
+    with suppress(ValueError):
+        rpc.close()

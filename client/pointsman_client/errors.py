@@ -12,6 +12,7 @@
     ├── NoEligibleDeployment       nothing may answer; `precondition_violations` say why, one by one
     ├── Unavailable                every attempt failed, or the server cannot be reached, is overloaded or going down
     ├── StreamInterrupted          the stream broke after part of the answer; `partial` holds that part
+    ├── AnswerInvalid              the answer does not fit the response_schema; `text` and `violations` show it
     ├── RequestIdReused            the request id was used with another content
     ├── DeadlineExceeded           the call's time is over; `step` says where it was
     ├── Cancelled                  the call was given up
@@ -36,6 +37,7 @@ from google.rpc.error_details_pb2 import BadRequest, ErrorInfo, PreconditionFail
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 
+from pointsman.v1.answer_pb2 import InvalidAnswer
 from pointsman.v1.completion_pb2 import ROLE_ASSISTANT, Message
 
 ERROR_DOMAIN = "pointsman.v1"
@@ -43,6 +45,8 @@ ERROR_DOMAIN = "pointsman.v1"
 
 REQUEST_ID_KEY = "x-request-id"
 """The trailing metadata that carries the request id."""
+
+_INVALID_ANSWER = "invalid_answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +217,37 @@ class StreamInterrupted(PointsmanError):
         return _whole_number(self.metadata.get("costMicroUsd"))
 
 
+class AnswerInvalid(PointsmanError):
+    """The model answered, but not as the response_schema demands, and could not be made to.
+
+    `text` is the answer, cut if it was too long for an error (`is_cut`); after a stream, its `partial_text` is all of
+    it. `violations` say by place what does not fit. Both quote the answer, so they are no part of the message.
+    """
+
+    default_code = grpc.StatusCode.UNAVAILABLE
+    default_reason = "ANSWER_INVALID"
+
+    def __init__(self, message: str = "", *, text: str = "", violations: Sequence[str] = (), **details: Any) -> None:
+        super().__init__(message, **details)
+        self.text = text
+        self.violations = tuple(violations)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the answer was longer than `text`."""
+        return (_whole_number(self.metadata.get("textCharacters")) or 0) > len(self.text)
+
+    @property
+    def output_tokens(self) -> int | None:
+        """Tokens of the answer; None when the server did not say."""
+        return _whole_number(self.metadata.get("outputTokens"))
+
+    @property
+    def cost_micro_usd(self) -> int | None:
+        """Cost of the call in millionths of a US dollar; None when the server did not say."""
+        return _whole_number(self.metadata.get("costMicroUsd"))
+
+
 class RequestIdReused(PointsmanError):
     """The request id was used before with another content: give each question its own."""
 
@@ -295,6 +330,8 @@ CLASS_BY_REASON: Mapping[str, type[PointsmanError]] = MappingProxyType(
         "OVERLOADED": Unavailable,
         "DRAINING": Unavailable,
         "STREAM_INTERRUPTED": StreamInterrupted,
+        "READER_TOO_SLOW": StreamInterrupted,
+        "ANSWER_INVALID": AnswerInvalid,
         "REQUEST_ID_REUSED": RequestIdReused,
         "DEADLINE_EXCEEDED": DeadlineExceeded,
         "CANCELLED": Cancelled,
@@ -331,6 +368,9 @@ def error_from_rpc(error: grpc.RpcError, *, request_id: str = "") -> PointsmanEr
     for packed in status.details if status else ():
         details |= _read_detail(packed)
     kind = CLASS_BY_REASON.get(details["reason"]) or CLASS_BY_CODE.get(details["code"], PointsmanError)
+    answer = details.pop(_INVALID_ANSWER, {})
+    if kind is AnswerInvalid:
+        details |= answer
     return kind(error.details() or "", **details)
 
 
@@ -378,6 +418,10 @@ def _read_precondition_failure(failure: PreconditionFailure) -> dict[str, Any]:
     return {"precondition_violations": violations}
 
 
+def _read_invalid_answer(answer: InvalidAnswer) -> dict[str, Any]:
+    return {_INVALID_ANSWER: {"text": answer.text, "violations": list(answer.violations)}}
+
+
 def _read_quota_failure(failure: QuotaFailure) -> dict[str, Any]:
     return {"quota_violations": [QuotaViolation(v.subject, v.description) for v in failure.violations]}
 
@@ -390,6 +434,7 @@ _DETAILS: Mapping[str, tuple[type[ProtoMessage], Callable[[Any], dict[str, Any]]
         (BadRequest, _read_bad_request),
         (PreconditionFailure, _read_precondition_failure),
         (QuotaFailure, _read_quota_failure),
+        (InvalidAnswer, _read_invalid_answer),
     )
 }
 

@@ -28,7 +28,7 @@ from pointsman.v1 import (
     router_service_pb2,
     router_service_pb2_grpc,
 )
-from pointsman_client import AsyncClient, Client, PointsmanError, StreamEvent, assistant
+from pointsman_client import AnswerInvalid, AsyncClient, Client, PointsmanError, StreamEvent, assistant
 from pointsman_client.testing import FakeAsyncClient, FakeClient, InMemoryRouter, RecordedCall
 
 DECISION = decision_pb2.RouteDecision(decision_id="d1", chosen=decision_pb2.ChosenDeployment(deployment="haiku"))
@@ -297,6 +297,8 @@ def _status(error: PointsmanError) -> status_pb2.Status:
         for reached in error.quota_violations:
             quota.violations.add(subject=reached.subject, description=reached.description)
         _pack(status, quota)
+    if isinstance(error, AnswerInvalid):
+        _pack(status, answer_pb2.InvalidAnswer(text=error.text, violations=error.violations))
     return status
 
 

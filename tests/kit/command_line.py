@@ -18,7 +18,7 @@ from pointsman_server.cli.main import commands
 COMMAND = (sys.executable, "-m", "pointsman_server.cli")
 
 _START_SECONDS = 30.0
-_NO_STATE = {"POINTSMAN_STATE_DIR": ""}
+_ALONE = {"POINTSMAN_STATE_DIR": "", "POINTSMAN_HTTP_ADDRESS": "127.0.0.1:0"}
 
 
 class Cli:
@@ -26,14 +26,14 @@ class Cli:
 
     def __call__(self, *arguments: str, stdin: str | bytes | None = None, **environ: str) -> Result:
         hidden: Mapping[str, str | None] = dict.fromkeys(name for name in os.environ if name.startswith("POINTSMAN_"))
-        env = {**hidden, **_NO_STATE, **environ}
+        env = {**hidden, **_ALONE, **environ}
         return CliRunner().invoke(commands, arguments, input=stdin, env=env, prog_name="pointsman")
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """The environment for a process that keeps no state: this one's without settings and keys, with the changes."""
+    """The environment for a process that keeps no state and takes no known port: this one's without settings and keys, with the changes."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("POINTSMAN_")}
-    return {name: value for name, value in kept.items() if not name.endswith("_API_KEY")} | _NO_STATE | changes
+    return {name: value for name, value in kept.items() if not name.endswith("_API_KEY")} | _ALONE | changes
 
 
 def simulated_policy(*models: str) -> str:

@@ -6,17 +6,26 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from random import Random
+from typing import Any
 
 from kit.catalog import call, plan, snapshot
 from kit.clock import LoopClock, in_virtual_time
 from kit.scripted import CharacterCounter, ScriptedAdapter, Step
+from kit.watching import SeenCall, SeenTelemetry
+from pointsman_server.adapters.answer_checker import SchemaAnswerChecker
 from pointsman_server.domain.call import AttemptOutcome, FailedOver, FailoverMode, Relay
 from pointsman_server.domain.catalog import Deployment
 from pointsman_server.domain.errors import RouterError
 from pointsman_server.domain.plan import ExclusionReason
+from pointsman_server.domain.ports import Clock, Operation, Telemetry
 from pointsman_server.domain.reply import ContentDelta, TextDelta
-from pointsman_server.execution.dispatch import Dispatcher, DispatchRecord
+from pointsman_server.execution.admission import DeploymentPlaces
+from pointsman_server.execution.agenda import Doorkeepers
+from pointsman_server.execution.dispatch import Dispatcher
+from pointsman_server.execution.dispatch_record import DispatchRecord
 from pointsman_server.execution.health import HealthBoard
+from pointsman_server.execution.retrying import ShareBudget
 
 
 @dataclass
@@ -29,6 +38,8 @@ class Dispatched:
     error: RouterError | None = None
     seconds: float = 0.0
     out: dict[str, ExclusionReason] = field(default_factory=dict)
+    telemetry: SeenTelemetry = field(default_factory=SeenTelemetry)
+    watch: SeenCall | None = None
 
     @property
     def asked(self) -> list[str]:
@@ -68,24 +79,38 @@ class Dispatched:
         return "".join(delta.text for _, delta in self.deltas if isinstance(delta, TextDelta))
 
 
+def doorkeepers(clock: Clock, telemetry: Telemetry, seed: int = 7) -> Doorkeepers:
+    """What stands between plans and attempts in a process that just started."""
+    health = HealthBoard(clock, telemetry.breaker_changed)
+    return Doorkeepers(health, DeploymentPlaces(), ShareBudget(clock), ShareBudget(clock), telemetry, Random(seed))
+
+
 def dispatch(
     scripts: Sequence[tuple[Deployment, Sequence[Step]]],
     *,
     stream: bool = False,
     failover: FailoverMode = FailoverMode.TERMINATE,
     deadline: float = 1e6,
+    policy: Mapping[str, Any] | None = None,
+    then: Mapping[str, Sequence[Step]] | None = None,
+    **changes: Any,
 ) -> Dispatched:
-    """Asks these deployments in this order, each of which follows its script."""
+    """Asks these deployments in this order, each of which follows its script, from its second call on that in `then`.
+
+    `policy` and `changes` are fields of the snapshot and of the call.
+    """
     deployments = [one for one, _ in scripts]
-    done = Dispatched({one.id: ScriptedAdapter(steps) for one, steps in scripts})
+    later = then or {}
+    done = Dispatched({one.id: ScriptedAdapter(steps, later.get(one.id)) for one, steps in scripts})
 
     async def go() -> None:
         clock = LoopClock()
-        health = HealthBoard(clock)
+        keepers = doorkeepers(clock, done.telemetry)
         adapters = {one.provider.id: done.adapters[one.id] for one in deployments}
-        one_call = call(snapshot(*deployments), deadline, failover=failover)
-        events = Dispatcher(adapters, health, CharacterCounter(), clock).run(
-            one_call, plan(deployments), done.record, stream=stream
+        one_call = call(snapshot(*deployments, **(policy or {})), deadline, failover=failover, **changes)
+        done.watch = done.telemetry.call(one_call, Operation.STREAM_COMPLETE if stream else Operation.COMPLETE)
+        events = Dispatcher(adapters, keepers, SchemaAnswerChecker(), CharacterCounter(), clock).run(
+            one_call, plan(deployments), done.record, done.watch, stream=stream
         )
         try:
             async with aclosing(events):
@@ -94,7 +119,7 @@ def dispatch(
         except RouterError as error:
             done.error = error
         done.seconds = asyncio.get_running_loop().time()
-        done.out = {name: rejection.reason for name, rejection in health.view().rejections.items()}
+        done.out = {name: rejection.reason for name, rejection in keepers.health.view().rejections.items()}
 
     in_virtual_time(go())
     assert not any(adapter.open_exchanges for adapter in done.adapters.values()), "a connection was left open"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -10,14 +10,19 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from kit.clock import CountingIds, FakeClock
-from pointsman.v1 import feedback_service_pb2_grpc
+from kit.clock import CountingIds
+from pointsman.v1 import admin_service_pb2_grpc, feedback_service_pb2_grpc
+from pointsman_server.bootstrap.identity import SystemClock
 from pointsman_server.rpc.boundary import Boundary
-from pointsman_server.rpc.server import GrpcServer
+from pointsman_server.rpc.server import GrpcServer, Servicers
 
 _NOTHING: Any = feedback_service_pb2_grpc.FeedbackServiceServicer
 NO_FEEDBACK = _NOTHING()
 """Serves none of its methods."""
+
+_NO_METHODS: Any = admin_service_pb2_grpc.AdminServiceServicer
+NO_ADMIN = _NO_METHODS()
+"""Likewise."""
 
 
 @dataclass
@@ -40,11 +45,21 @@ class Door:
 
 @asynccontextmanager
 async def open_door(
-    router: Any, feedback: Any = NO_FEEDBACK, *, most_calls: int = 10, reflection: bool = True
+    router: Any,
+    feedback: Any = NO_FEEDBACK,
+    admin: Any = NO_ADMIN,
+    *,
+    most_calls: int = 10,
+    reflection: bool = True,
+    border: Mapping[str, Any] | None = None,
+    **server_settings: Any,
 ) -> AsyncGenerator[Door, None]:
-    """Serves these implementations of RouterService and FeedbackService."""
-    boundary = Boundary(CountingIds(), FakeClock(), most_calls)
-    server = GrpcServer(router, feedback, boundary, address="127.0.0.1:0", offer_reflection=reflection)
+    """Serves these implementations of the services; `border` is told to the `Boundary`."""
+    boundary = Boundary(CountingIds(), SystemClock(), most_calls, **(border or {}))
+    servicers = Servicers(router, feedback, admin)
+    server = GrpcServer(
+        servicers, boundary, address="127.0.0.1:0", offer_reflection=reflection, **server_settings
+    )
     port = await server.start()
     try:
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:

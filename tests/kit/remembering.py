@@ -5,6 +5,7 @@ from __future__ import annotations
 from pointsman_server.domain.ports import Clock
 from pointsman_server.domain.record import DecisionRecord
 from pointsman_server.domain.verdict import Verdict
+from pointsman_server.execution.admission import DeploymentPlaces
 from pointsman_server.execution.decisions import DecisionBook
 from pointsman_server.execution.feedback import FeedbackBook
 from pointsman_server.execution.health import HealthBoard
@@ -43,4 +44,5 @@ class Remembered:
         self.sessions = SessionBook(clock)
         self.feedback = FeedbackBook(clock, self.judged)
         self.decisions = DecisionBook(clock)
-        self.memory = Memory(self.health, self.sessions, self.feedback, self.decisions, self.decided)
+        self.places = DeploymentPlaces()
+        self.memory = Memory(self.health, self.places, self.sessions, self.feedback, self.decisions, self.decided)

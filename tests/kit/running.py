@@ -78,7 +78,7 @@ def one_deployment_each(
 async def running_service(policy: Snapshot | LoadedPolicy, **settings: Any) -> AsyncGenerator[Service, None]:
     """A service on a free port of the loopback interface; it keeps no state unless it is told where to."""
     snapshot, record = (policy, None) if isinstance(policy, Snapshot) else (policy.snapshot, policy.record)
-    chosen = replace(Settings(), **{"grpc_address": LOOPBACK, "state_dir": "", **settings})
+    chosen = replace(Settings(), **{"grpc_address": LOOPBACK, "http_address": LOOPBACK, "state_dir": "", **settings})
     service = Service(chosen, snapshot, record)
     await service.start()
     try:

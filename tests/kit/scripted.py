@@ -48,9 +48,10 @@ def answers(text: str) -> tuple[Step, ...]:
 
 @dataclass
 class ScriptedAdapter:
-    """Plays the same script for every call; remembers the calls and whether their generators were closed."""
+    """Plays the same script for every call, or `then` from the second on; remembers calls and open connections."""
 
     steps: Sequence[Step]
+    then: Sequence[Step] | None = None
     calls: list[ProviderCall] = field(default_factory=list)
     open_exchanges: int = 0
     closed: bool = False
@@ -60,7 +61,7 @@ class ScriptedAdapter:
         self.calls.append(call)
         self.open_exchanges += 1
         try:
-            for step in self.steps:
+            for step in self.steps if self.then is None or len(self.calls) == 1 else self.then:
                 match step:
                     case Wait(seconds):
                         await asyncio.sleep(seconds)

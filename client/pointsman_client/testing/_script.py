@@ -20,13 +20,14 @@ from pointsman.v1.answer_pb2 import (
     FINISH_REASON_TOOL_CALLS,
     CompleteResponse,
     Delta,
+    InvalidAnswer,
     StreamCompleteResponse,
     ToolCallDelta,
 )
 from pointsman.v1.completion_pb2 import ROLE_ASSISTANT, Message, Opaque, Part, Reasoning, ToolCall
 from pointsman.v1.decision_pb2 import ChosenDeployment, RouteDecision
 from pointsman_client._streaming import StreamEvent, stream_response
-from pointsman_client.errors import ERROR_DOMAIN, REQUEST_ID_KEY, PointsmanError
+from pointsman_client.errors import ERROR_DOMAIN, REQUEST_ID_KEY, AnswerInvalid, PointsmanError
 
 DEPLOYMENT = "in-memory"
 """The deployment that answers when a script names none."""
@@ -150,3 +151,5 @@ def _details(error: PointsmanError) -> Iterator[ProtoMessage]:
     if error.quota_violations:
         limits = [QuotaFailure.Violation(subject=v.subject, description=v.description) for v in error.quota_violations]
         yield QuotaFailure(violations=limits)
+    if isinstance(error, AnswerInvalid):
+        yield InvalidAnswer(text=error.text, violations=error.violations)

@@ -64,7 +64,8 @@ _REMEDIES: Mapping[str, str] = {
     "PROVIDER_AUTH": "correct the provider's key in the server's environment; `pointsman preflight` names its variable",
     "PROVIDER_QUOTA": "add credit to the provider account named above, or use another provider's deployment",
     "PROVIDER_MODEL_MISSING": "correct the deployment's model_name in the policy",
-    "STREAM_INTERRUPTED": "ask again, or let another deployment start over: --failover restart",
+    "STREAM_INTERRUPTED": "ask again, or let another deployment go on or start over: --failover continue or restart",
+    "ANSWER_INVALID": "ask again, or simplify the schema; the answer is in the error's details",
     "DEADLINE_EXCEEDED": "ask again, or pin a faster deployment: --deployment",
     "INTERNAL": "look for the request id in the server's log",
 }

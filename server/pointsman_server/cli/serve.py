@@ -22,7 +22,7 @@ from pointsman_server.cli.configuration import (
 from pointsman_server.config.policy_file import LoadedPolicy
 from pointsman_server.config.settings import Address, Settings
 
-_UNUSED_VARIABLES = ("POINTSMAN_DATABASE_URL", "POINTSMAN_REDIS_URL", "POINTSMAN_HTTP_ADDRESS")
+_UNUSED_VARIABLES = ("POINTSMAN_DATABASE_URL",)
 
 _LOG = structlog.stdlib.get_logger("pointsman.cli")
 
@@ -39,6 +39,7 @@ def serve(policy: str | None, grpc_address: str | None) -> None:
     environ = environment({POLICY_VARIABLE: policy, GRPC_ADDRESS_VARIABLE: grpc_address})
     settings = read_settings(environ)
     _refuse_exposed(settings.grpc_address)
+    _refuse_exposed(settings.http_address)
     loaded = read_policy(choose_policy_file(settings, environ), environ)
     configure_logs(settings.log_level)
     _warn(environ, settings, loaded)

@@ -14,6 +14,7 @@ RESILIENCE_KEYS: Keys = {
     "breaker": "breaker: {failures_in_a_row: 5}",
     "hedging": "hedging: {quantile: 0.95}",
     "load": "load: {most_queued: 100}",
+    "continuation_prompt": "continuation_prompt: Go on exactly where your answer stops.",
 }
 RETRY_KEYS: Keys = {
     "attempts_per_deployment": "attempts_per_deployment: 3",
@@ -43,6 +44,7 @@ LOAD_KEYS: Keys = {
     "critical_share": "critical_share: 0.2",
 }
 _MOST_ATTEMPTS_PER_DEPLOYMENT, _MOST_ATTEMPTS_PER_CALL = 3, 6
+_LONGEST_PROMPT = 2_000
 _QUANTILE = decimal_number(Decimal("0.5"), Decimal("0.999"))
 
 
@@ -54,6 +56,7 @@ def read_resilience(spot: Spot) -> Resilience:
         breaker=section.optional("breaker", _breaker, BreakerPolicy()),
         hedging=section.optional("hedging", _hedging, HedgePolicy()),
         load=section.optional("load", _load, LoadPolicy()),
+        continuation_prompt=section.optional("continuation_prompt", _prompt, ""),
     )
 
 
@@ -101,6 +104,13 @@ def _load(spot: Spot) -> LoadPolicy:
         critical_labels=section.optional("critical_labels", _labels, default.critical_labels),
         critical_share=section.optional("critical_share", share, default.critical_share),
     )
+
+
+def _prompt(spot: Spot) -> str:
+    text = spot.text()
+    if not text.strip() or len(text) > _LONGEST_PROMPT:
+        raise UnacceptableError("is empty or too long", f"Write up to {_LONGEST_PROMPT} characters.")
+    return text
 
 
 def _labels(spot: Spot) -> tuple[tuple[str, str], ...]:

@@ -91,6 +91,7 @@ class Settings:
     drain_grace_seconds: float = 30.0
     unary_timeout_seconds: float = 60.0
     stream_timeout_seconds: float = 300.0
+    reader_idle_seconds: float = 30.0
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Settings:
@@ -201,4 +202,5 @@ _READERS: dict[str, Callable[[str], object]] = {
     "drain_grace_seconds": _seconds(0, 3600),
     "unary_timeout_seconds": _seconds(0.1, 3600),
     "stream_timeout_seconds": _seconds(0.1, 3600),
+    "reader_idle_seconds": _seconds(0.1, 3600),
 }

@@ -13,6 +13,8 @@ from pointsman_server.domain.errors import (
     FieldProblem,
     NobodyHealthy,
     NoEligibleDeployment,
+    Overloaded,
+    RouterError,
     UnsupportedContent,
 )
 from pointsman_server.domain.facts import Circumstances
@@ -29,7 +31,10 @@ _BY_WISH = frozenset(
 )
 """Somebody, the caller or the policy, wants others: says nothing of why those that are left cannot answer."""
 
-_PASSING = frozenset({ExclusionReason.BREAKER_OPEN, ExclusionReason.COOLDOWN})
+_PASSING = frozenset({ExclusionReason.BREAKER_OPEN, ExclusionReason.COOLDOWN, ExclusionReason.BUSY})
+
+_BUSY_RETRY_SECONDS = 0.5
+"""When to come back when all places are taken."""
 
 
 def decide(circumstances: Circumstances, snapshot: Snapshot) -> RoutePlan:
@@ -73,10 +78,10 @@ def _sift(
     return costings, tuple(rejections)
 
 
-def _nobody(
-    needs: Needs, snapshot: Snapshot, rejections: tuple[Rejection, ...]
-) -> ContextOverflow | UnsupportedContent | NoEligibleDeployment | NobodyHealthy:
+def _nobody(needs: Needs, snapshot: Snapshot, rejections: tuple[Rejection, ...]) -> RouterError:
     serious = [rejection for rejection in rejections if rejection.reason not in _BY_WISH]
+    if serious and all(rejection.reason is ExclusionReason.BUSY for rejection in serious):
+        return Overloaded(_BUSY_RETRY_SECONDS)
     if serious and all(rejection.reason in _PASSING for rejection in serious):
         return NobodyHealthy(tuple(serious), needs.health.retry_after_seconds(r.deployment_id for r in serious))
     too_long = [r for r in serious if r.reason is ExclusionReason.CONTEXT_WINDOW]

@@ -10,6 +10,7 @@
     ├── NobodyHealthy             those that could answer are all broken or cooling down
     ├── AttemptsFailed            providers were called and none answered
     │   └── StreamInterrupted     part of the answer was already sent
+    ├── AnswerInvalid             the model answered, but not as the response_schema demands
     ├── DecisionExpired           the decision that the request names cannot be followed any more
     ├── RequestNotFound           no such answer to judge
     ├── DeadlineExceeded          the time ran out
@@ -85,8 +86,8 @@ class UnsupportedContent(InvalidRequest):
 class DeploymentNotFound(RouterError):
     """No such deployment; the same words whether it does not exist or is not for this caller."""
 
-    def __init__(self) -> None:
-        super().__init__("completion.deployment names no deployment that you may use")
+    def __init__(self, field: str = "completion.deployment") -> None:
+        super().__init__(f"{field} names no deployment that you may use")
 
 
 class NoEligibleDeployment(RouterError):
@@ -143,6 +144,35 @@ class StreamInterrupted(AttemptsFailed):
         self.cost_micro_usd = cost_micro_usd
 
 
+class AnswerInvalid(RouterError):
+    """A model answered, but not as the request's response_schema demands, and could not be made to.
+
+    `text` is the whole answer and `violations` quote it: both are for the caller only, never for a log. `streamed` says
+    whether the caller has read the answer already.
+    """
+
+    def __init__(
+        self,
+        attempts: tuple[FailedAttempt, ...],
+        *,
+        text: str,
+        violations: tuple[str, ...],
+        output_tokens: int,
+        cost_micro_usd: int,
+        streamed: bool,
+    ) -> None:
+        super().__init__(
+            "the answer does not fit completion.generation.response_schema; the details hold it with what does not "
+            "fit: make the schema simpler or say in the prompt what it demands"
+        )
+        self.attempts = attempts
+        self.text = text
+        self.violations = violations
+        self.output_tokens = output_tokens
+        self.cost_micro_usd = cost_micro_usd
+        self.streamed = streamed
+
+
 class DecisionExpired(RouterError):
     """The decision that the request names cannot be followed; `why` continues a sentence that begins with it."""
 
@@ -172,6 +202,13 @@ class Overloaded(RouterError):
     def __init__(self, retry_after_seconds: float) -> None:
         super().__init__("the server is handling as many calls as it may; try again shortly")
         self.retry_after_seconds = retry_after_seconds
+
+
+class ReaderTooSlow(RouterError):
+    """The caller did not take what was sent to it."""
+
+    def __init__(self) -> None:
+        super().__init__("the stream was given up because its events were not read; read them as they come")
 
 
 class Draining(RouterError):

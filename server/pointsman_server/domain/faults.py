@@ -38,7 +38,8 @@ class FaultRule:
     """What follows from a fault.
 
     `try_next`: the next candidate may be asked. `larger_window_only`: only one with a larger window.
-    `retry_here`: the same deployment may be asked again after a pause. `counts_for_breaker`: the deployment is to blame. `cools_down`: keep it out of picks for a while.
+    `retry_here`: the same deployment may be asked again after a pause. `counts_for_breaker`: the deployment is to
+    blame. `cools_down`: keep it out of picks for a while.
     """
 
     try_next: bool

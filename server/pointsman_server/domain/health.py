@@ -36,6 +36,57 @@ class Observed(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class HealthReport:
+    """One deployment's health as operators see it; `observed` is None before the first attempt.
+
+    `half_open_seconds` is the time until an open breaker lets one call through to try, 0 when the next call may; it is
+    0 for the other states too. `cooldown_seconds` is what is left of a cooldown.
+    """
+
+    breaker: BreakerState
+    half_open_seconds: float
+    cooldown_seconds: float
+    observed: Observed | None
+
+    @property
+    def out_seconds(self) -> float:
+        """How long the deployment is still kept out of picks."""
+        return max(self.half_open_seconds, self.cooldown_seconds)
+
+    @property
+    def error_rate(self) -> float:
+        """Share of the attempts that failed lately, 0..1; 0 before the first."""
+        return self.observed.failures / self.observed.attempts if self.observed and self.observed.attempts else 0.0
+
+
+class NewsKind(Enum):
+    """What replicas tell each other: an opened or closed breaker, a cooldown, an operator's reset."""
+
+    OPENED = "opened"
+    CLOSED = "closed"
+    COOLED = "cooled"
+    RESET = "reset"
+
+
+@dataclass(frozen=True, slots=True)
+class HealthNews:
+    """What changed of a deployment's health in one replica, for the others.
+
+    `seconds` is how long it is still in force, `age_seconds` how long ago it happened. Of an opening, `failed_probes`
+    counts the probes that failed since the breaker was closed, and `by_rate` tells that it opened by its failure rate.
+    Of a cooldown, `account` is the provider's id when all deployments of that account cool, otherwise "".
+    """
+
+    deployment_id: str
+    kind: NewsKind
+    seconds: float = 0.0
+    age_seconds: float = 0.0
+    failed_probes: int = 0
+    by_rate: bool = False
+    account: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class HealthView:
     """Only deployments that cannot be called now, and those that were observed, are listed."""
 

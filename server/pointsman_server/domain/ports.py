@@ -10,6 +10,7 @@ from typing import Protocol
 
 from pointsman_server.domain.call import Attempt, AttemptPurpose, Call, Completion, Decision
 from pointsman_server.domain.catalog import Deployment
+from pointsman_server.domain.checked import Checked
 from pointsman_server.domain.health import BreakerState
 from pointsman_server.domain.message import Message
 from pointsman_server.domain.record import DecisionRecord
@@ -143,7 +144,7 @@ class AttemptWatch(Protocol):
 
 
 class CallWatch(Protocol):
-    """Watches one call. Exactly one of `completed` and `failed` ends it, except that `Route` ends when it decided."""
+    """Watches one call. The first of `completed` and `failed` ends it; `Route` ends when it decided, or failed."""
 
     def decided(self, decision: Decision) -> None:
         """The decision was made or, when an earlier one is followed, looked up."""
@@ -193,6 +194,6 @@ class Telemetry(Protocol):
 class AnswerChecker(Protocol):
     """Checks answers against the JSON Schema that the request demands."""
 
-    def violations(self, schema: Mapping[str, object], text: str) -> tuple[str, ...]:
-        """What does not fit, by place; empty when all is well. The texts quote the answer: for the caller only."""
+    def check(self, schema: Mapping[str, object], text: str) -> Checked:
+        """What of this answer does not fit; the violations quote it, so they are for the caller only."""
         ...

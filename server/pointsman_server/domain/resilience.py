@@ -69,9 +69,10 @@ class LoadPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Resilience:
-    """All of it."""
+    """All of it. `continuation_prompt` asks a model to go on with a cut answer; "" is the built-in wording."""
 
     retries: RetryPolicy = field(default_factory=RetryPolicy)
     breaker: BreakerPolicy = field(default_factory=BreakerPolicy)
     hedging: HedgePolicy = field(default_factory=HedgePolicy)
     load: LoadPolicy = field(default_factory=LoadPolicy)
+    continuation_prompt: str = ""

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
 
-from pointsman_server.domain.call import Attempt, AttemptOutcome, Call
+from pointsman_server.domain.call import Attempt, AttemptOutcome, AttemptPurpose, FailoverMode
+from pointsman_server.domain.catalog import Deployment
 from pointsman_server.domain.errors import DeadlineExceeded, Step
 from pointsman_server.domain.faults import FaultKind, ProviderFault
-from pointsman_server.domain.plan import Candidate
+from pointsman_server.domain.message import Message
 from pointsman_server.domain.ports import Clock, ProviderAdapter, ProviderCall
 from pointsman_server.domain.reply import (
     CONTENT_DELTAS,
     Finished,
     FinishReason,
+    ReasoningDelta,
     ReplyBuilder,
     ReplyEvent,
+    TextDelta,
+    ToolCallDelta,
 )
+from pointsman_server.domain.request import GenerationConfig
+from pointsman_server.execution.patience import Patience
 
 LEAST_ATTEMPT_SECONDS = 0.05
 """An attempt with less time than this cannot succeed and is not started."""
@@ -31,71 +36,110 @@ _TIMER_SLACK_SECONDS = 0.005
 AFTER_END_SECONDS = 1.0
 """How long a provider that gave its whole answer may keep the connection open; the last counts come in this time."""
 
+RATE_WINDOW_SECONDS = 10.0
+"""The pace of a stream is measured over this long."""
+
+_CHARACTERS_PER_TOKEN = 4
+"""Roughly; the pace that is too slow is a matter of magnitude."""
+
 _PROGRESS = (*CONTENT_DELTAS, Finished)
 _MAY_BE_EMPTY = frozenset({FinishReason.LENGTH, FinishReason.CONTENT_FILTER, FinishReason.REFUSAL, FinishReason.PAUSE})
 
 
-class RunningAttempt:
-    """Runs one attempt and keeps its account.
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What one attempt is to do, and the time it has.
 
-    Timers: headers and first content within `first_token_seconds` and every next content within `idle_seconds` when
+    `allowed_seconds` is for all of it; `patience_seconds` until the first content of a stream. `deadline` is the
+    call's own, on the monotonic clock. With `may_be_slow` a stream may creep as long as it does not stand still.
+    """
+
+    deployment: Deployment
+    purpose: AttemptPurpose
+    messages: tuple[Message, ...]
+    generation: GenerationConfig
+    max_output_tokens: int
+    stream: bool
+    allowed_seconds: float
+    patience_seconds: float
+    deadline: float
+    headers: Mapping[str, str]
+    may_be_slow: bool = True
+
+
+class RunningAttempt:
+    """Runs one attempt and keeps its account: `begin`, then `next` until None, and `close` in any case.
+
+    Timers: headers and first content within `patience_seconds` and every next content within `idle_seconds` when
     streaming; all of it within `allowed_seconds`. What is not content (a ping) does not reset a timer.
     """
 
-    def __init__(
-        self,
-        call: Call,
-        candidate: Candidate,
-        adapter: ProviderAdapter,
-        clock: Clock,
-        *,
-        stream: bool,
-        allowed_seconds: float,
-    ) -> None:
+    __slots__ = (
+        "_adapter_batches",
+        "_assignment",
+        "_clock",
+        "_ends_at",
+        "_first_token_seconds",
+        "_pace",
+        "_patience",
+        "_progress_at",
+        "_started_at",
+        "builder",
+        "deployment",
+        "stream",
+    )
+
+    def __init__(self, assignment: Assignment, adapter: ProviderAdapter, clock: Clock) -> None:
         self.builder = ReplyBuilder()
-        self.deployment = candidate.deployment
-        self._call = call
-        self._candidate = candidate
-        self._adapter = adapter
+        self.deployment = assignment.deployment
+        self.stream = assignment.stream
+        self._assignment = assignment
         self._clock = clock
-        self._stream = stream
-        self._started_at = clock.monotonic()
-        self._ends_at = self._started_at + allowed_seconds
+        self._started_at = self._progress_at = clock.monotonic()
+        self._ends_at = self._started_at + assignment.allowed_seconds
         self._first_token_seconds: float | None = None
+        self._pace = _Pace(self.deployment.timeouts.least_tokens_per_second if not assignment.may_be_slow else 0.0)
+        self._patience = Patience(clock)
+        self._adapter_batches: AsyncGenerator[Sequence[ReplyEvent], None] = adapter.exchange(self._provider_call())
 
-    async def run(self) -> AsyncGenerator[Sequence[ReplyEvent], None]:
-        """The answer's events in batches, until the provider's own end.
+    async def begin(self) -> Sequence[ReplyEvent]:
+        """Waits for the first content when streaming, otherwise for the whole answer; gives what came so far.
 
-        Raises `ProviderFault` or `DeadlineExceeded`.
+        Raises `ProviderFault` or `DeadlineExceeded`, as `next` does.
         """
-        progress_at = self._started_at
-        async with aclosing(self._adapter.exchange(self._provider_call())) as batches:
-            while True:
-                batch = await self._next(batches, progress_at)
-                if batch is None:
-                    break
-                if self._take(batch):
-                    progress_at = self._clock.monotonic()
-                if batch:
-                    yield batch
-        self._require_answer()
+        came: list[ReplyEvent] = []
+        while not (self.stream and self.builder.has_content):
+            batch = await self.next()
+            if batch is None:
+                break
+            came.extend(batch)
+        return came
 
-    async def run_whole(self) -> None:
-        """As `run`, for a caller that wants nothing before the end: one timer instead of one for each batch."""
-        loop = asyncio.get_running_loop()
-        ends_at = loop.time() + max(0.0, self._ends_at - self._clock.monotonic())
+    async def next(self) -> Sequence[ReplyEvent] | None:
+        """The next events, None after the provider's own end."""
         try:
-            async with (
-                asyncio.timeout_at(ends_at) as timer,
-                aclosing(self._adapter.exchange(self._provider_call())) as batches,
-            ):
-                async for batch in batches:
-                    if self._take(batch) and self.builder.finished is not None:
-                        timer.reschedule(min(ends_at, loop.time() + AFTER_END_SECONDS))
+            batch = await self._patience.wait(anext(self._adapter_batches, None), self._patience_ends_at())
         except TimeoutError as error:
             if self.builder.finished is None:
                 raise self._timed_out() from error
-        self._require_answer()
+            batch = None
+        if batch is None:
+            self._require_answer()
+        elif self._take(batch):
+            self._progress_at = self._clock.monotonic()
+            if self.builder.finished is None:
+                self._pace.check(self._progress_at)
+        return batch
+
+    async def close(self) -> None:
+        """Closes the connection, whatever state it is in."""
+        self._patience.stop()
+        await self._adapter_batches.aclose()
+
+    @property
+    def first_token_seconds(self) -> float | None:
+        """From the start to the first content; None before it, and without streaming."""
+        return self._first_token_seconds
 
     def account(self, outcome: AttemptOutcome, fault: ProviderFault | None = None) -> Attempt:
         """What this attempt came to; the cost is what the provider reported, 0 if it reported nothing."""
@@ -109,46 +153,37 @@ class RunningAttempt:
             usage=usage,
             cost_micro_usd=self.deployment.model.price.cost_micro_usd(usage) if reported else 0,
             fault=fault,
+            purpose=self._assignment.purpose,
         )
 
     def _provider_call(self) -> ProviderCall:
-        request = self._call.request
+        work = self._assignment
         return ProviderCall(
-            deployment=self.deployment,
-            messages=request.messages,
-            generation=request.generation,
-            max_output_tokens=self._candidate.max_output_tokens,
-            stream=self._stream,
-            timeout_seconds=self._ends_at - self._started_at + BACKSTOP_SECONDS,
-            headers=self._call.headers,
+            deployment=work.deployment,
+            messages=work.messages,
+            generation=work.generation,
+            max_output_tokens=work.max_output_tokens,
+            stream=work.stream,
+            timeout_seconds=work.allowed_seconds + BACKSTOP_SECONDS,
+            headers=work.headers,
         )
 
-    async def _next(
-        self, batches: AsyncGenerator[Sequence[ReplyEvent], None], progress_at: float
-    ) -> Sequence[ReplyEvent] | None:
-        ends_at = min(self._ends_at, self._patience_ends_at(progress_at))
-        try:
-            async with asyncio.timeout(max(0.0, ends_at - self._clock.monotonic())):
-                return await anext(batches, None)
-        except TimeoutError as error:
-            if self.builder.finished is not None:
-                return None
-            raise self._timed_out() from error
-
-    def _patience_ends_at(self, progress_at: float) -> float:
-        timeouts = self.deployment.timeouts
+    def _patience_ends_at(self) -> float:
         if self.builder.finished is not None:
-            return progress_at + AFTER_END_SECONDS
-        if not self._stream:
+            return min(self._ends_at, self._progress_at + AFTER_END_SECONDS)
+        if not self.stream:
             return self._ends_at
-        return progress_at + (timeouts.idle_seconds if self.builder.has_content else timeouts.first_token_seconds)
+        if self.builder.has_content:
+            return min(self._ends_at, self._progress_at + self.deployment.timeouts.idle_seconds)
+        return min(self._ends_at, self._started_at + self._assignment.patience_seconds)
 
     def _timed_out(self) -> ProviderFault | DeadlineExceeded:
-        if self._clock.monotonic() >= self._call.deadline - _TIMER_SLACK_SECONDS:
+        now = self._clock.monotonic()
+        if now >= self._assignment.deadline - _TIMER_SLACK_SECONDS:
             return DeadlineExceeded(Step.DISPATCH)
         if not self.builder.has_content:
             return ProviderFault(FaultKind.TIMEOUT, "no content within the time allowed")
-        if self._clock.monotonic() >= self._ends_at - _TIMER_SLACK_SECONDS:
+        if now >= self._ends_at - _TIMER_SLACK_SECONDS:
             return ProviderFault(FaultKind.STREAM_CUT, "the answer was not whole within the time allowed")
         return ProviderFault(FaultKind.STREAM_CUT, "the stream stood still for longer than idle_seconds")
 
@@ -157,9 +192,11 @@ class RunningAttempt:
         for event in batch:
             self.builder.add(event)
             progressed = progressed or isinstance(event, _PROGRESS)
-        # Without streaming the first content is the whole answer, which says nothing of the first token.
-        if self.builder.has_content and self._stream and self._first_token_seconds is None:
-            self._first_token_seconds = self._clock.monotonic() - self._started_at
+        if progressed and self.stream:
+            self._pace.came(batch)
+            # Without streaming the first content is the whole answer, which says nothing of the first token.
+            if self._first_token_seconds is None and self.builder.has_content:
+                self._first_token_seconds = self._clock.monotonic() - self._started_at
         return progressed
 
     def _require_answer(self) -> None:
@@ -168,3 +205,39 @@ class RunningAttempt:
             raise ProviderFault(FaultKind.STREAM_CUT, "the answer ended without the provider's end marker")
         if not self.builder.has_content and finished.reason not in _MAY_BE_EMPTY:
             raise ProviderFault(FaultKind.EMPTY_REPLY, "the provider gave an empty answer")
+
+
+class _Pace:
+    """Whether a stream brings enough in every window; 0 tokens per second is always enough."""
+
+    __slots__ = ("_characters", "_least_per_second", "_since")
+
+    def __init__(self, least_tokens_per_second: float) -> None:
+        self._least_per_second = least_tokens_per_second * _CHARACTERS_PER_TOKEN
+        self._characters = 0
+        self._since: float | None = None
+
+    def came(self, batch: Sequence[ReplyEvent]) -> None:
+        if self._least_per_second:
+            self._characters += sum(map(_length, batch))
+
+    def check(self, now: float) -> None:
+        if not self._least_per_second:
+            return
+        if self._since is None:
+            self._since, self._characters = now, 0
+        elif now - self._since >= RATE_WINDOW_SECONDS:
+            if self._characters < self._least_per_second * (now - self._since):
+                raise ProviderFault(FaultKind.TOO_SLOW, "the stream brings less than least_tokens_per_second")
+            self._since, self._characters = now, 0
+
+
+def _length(event: ReplyEvent) -> int:
+    if isinstance(event, (TextDelta, ReasoningDelta)):
+        return len(event.text)
+    return len(event.arguments_json) if isinstance(event, ToolCallDelta) else 0
+
+
+def may_be_slow(deployment: Deployment, failover: FailoverMode) -> bool:
+    """Whether a creeping stream is left alone: always where nobody could take over from it."""
+    return failover is FailoverMode.TERMINATE or not deployment.timeouts.least_tokens_per_second

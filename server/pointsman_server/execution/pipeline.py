@@ -5,9 +5,9 @@ Prepare → Decide → Reserve → Dispatch → Settle.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, replace
 
 from pointsman_server.decision.engine import decide
 from pointsman_server.decision.facts import facts_of
@@ -15,12 +15,16 @@ from pointsman_server.domain.call import Call, CallEvent, Completed, Completion,
 from pointsman_server.domain.errors import DeadlineExceeded, RouterError, Step
 from pointsman_server.domain.experience import NO_EXPERIENCE, Lesson
 from pointsman_server.domain.facts import Circumstances
+from pointsman_server.domain.health import HealthView
 from pointsman_server.domain.plan import Complexity, TokenEstimate
-from pointsman_server.domain.ports import Clock, DecisionLog, Ids, Ledger, TokenCounter
+from pointsman_server.domain.ports import CallWatch, Clock, DecisionLog, Ids, Ledger, Operation, Telemetry, TokenCounter
 from pointsman_server.domain.record import DecisionRecord, PlanSummary, summarise
 from pointsman_server.domain.request import CompletionRequest
+from pointsman_server.execution.admission import DeploymentPlaces
+from pointsman_server.execution.agenda import busy_rejection
 from pointsman_server.execution.decisions import DecisionBook
-from pointsman_server.execution.dispatch import Dispatcher, DispatchRecord
+from pointsman_server.execution.dispatch import Dispatcher
+from pointsman_server.execution.dispatch_record import DispatchRecord
 from pointsman_server.execution.feedback import FeedbackBook
 from pointsman_server.execution.health import HealthBoard
 from pointsman_server.execution.prepare import count_exactly, count_input, get_ready
@@ -33,6 +37,7 @@ class Memory:
     """What the process remembers between calls: it shapes decisions, and none of it is part of a call."""
 
     health: HealthBoard
+    places: DeploymentPlaces
     sessions: SessionBook
     feedback: FeedbackBook
     decisions: DecisionBook
@@ -48,6 +53,7 @@ class Pipeline:
         judge: Callable[[CompletionRequest], Complexity],
         memory: Memory,
         ledger: Ledger,
+        telemetry: Telemetry,
         counter: TokenCounter,
         clock: Clock,
         ids: Ids,
@@ -56,37 +62,66 @@ class Pipeline:
         self._judge = judge
         self._memory = memory
         self._ledger = ledger
+        self._telemetry = telemetry
         self._counter = counter
         self._clock = clock
         self._ids = ids
 
     async def route(self, call: Call) -> Decision:
         """The decision alone: nothing is called, nothing is spent. It can be named by a later call."""
-        decision = await self._decide(call)
+        with self._watched(call, Operation.ROUTE) as watch:
+            decision = await self._decide(call)
+            watch.decided(decision)
         self._memory.decisions.keep(decision, call)
         return decision
 
     async def complete(self, call: Call) -> Completion:
         """The whole answer."""
-        decision = await self._follow_or_decide(call)
-        async with aclosing(self._answer(call, decision, stream=False)) as events:
-            async for event in events:
-                if isinstance(event, Completed):
-                    return event.completion
+        with self._watched(call, Operation.COMPLETE) as watch:
+            decision = await self._follow_or_decide(call, watch)
+            async with aclosing(self._answer(call, decision, watch, stream=False)) as events:
+                async for event in events:
+                    if isinstance(event, Completed):
+                        return event.completion
         raise AssertionError("an answer ends with Completed or an exception")
 
     async def stream(self, call: Call) -> AsyncGenerator[CallEvent, None]:
-        """The decision, the answer piece by piece, and the whole answer at the end."""
-        decision = await self._follow_or_decide(call)
-        yield Decided(decision)
-        async with aclosing(self._answer(call, decision, stream=True)) as events:
-            async for event in events:
-                yield event
+        """The decision, the answer piece by piece, and the whole answer at the end.
 
-    async def _follow_or_decide(self, call: Call) -> Decision:
+        The decision is told with the first piece, so that a call that comes to nothing is an error and nothing else.
+        """
+        with self._watched(call, Operation.STREAM_COMPLETE) as watch:
+            decision = await self._follow_or_decide(call, watch)
+            told = False
+            async with aclosing(self._answer(call, decision, watch, stream=True)) as events:
+                async for event in events:
+                    if not told:
+                        told = True
+                        yield Decided(decision)
+                    yield event
+
+    @contextmanager
+    def _watched(self, call: Call, operation: Operation) -> Generator[CallWatch, None, None]:
+        watch = self._telemetry.call(call, operation)
+        try:
+            yield watch
+        except BaseException as error:
+            watch.failed(error)
+            raise
+
+    async def _follow_or_decide(self, call: Call, watch: CallWatch) -> Decision:
         if call.decision_id:
-            return self._memory.decisions.redeem(call, self._memory.health.view())
-        return await self._decide(call)
+            decision = self._memory.decisions.redeem(call, self._view())
+        else:
+            decision = await self._decide(call)
+        watch.decided(decision)
+        return decision
+
+    def _view(self) -> HealthView:
+        view, busy = self._memory.health.view(), self._memory.places.full
+        if not busy:
+            return view
+        return replace(view, rejections={**{name: busy_rejection(name) for name in busy}, **view.rejections})
 
     async def _decide(self, call: Call) -> Decision:
         started_at = self._clock.monotonic()
@@ -111,7 +146,7 @@ class Pipeline:
         return Circumstances(
             facts=facts_of(call.request, complexity),
             tokens=tokens,
-            health=self._memory.health.view(),
+            health=self._view(),
             experience=experience,
             session_deployment_id=self._memory.sessions.last_deployment_id(call.request.session_id),
         )
@@ -121,12 +156,15 @@ class Pipeline:
         record = DecisionRecord(decision_id, call.request_id, self._clock.now(), version, circumstances, outcome)
         self._memory.log.append(record)
 
-    async def _answer(self, call: Call, decision: Decision, *, stream: bool) -> AsyncGenerator[CallEvent, None]:
+    async def _answer(
+        self, call: Call, decision: Decision, watch: CallWatch, *, stream: bool
+    ) -> AsyncGenerator[CallEvent, None]:
         record = DispatchRecord()
         worst_cost = max(candidate.worst_cost_micro_usd for candidate in decision.plan.candidates)
         async with self._ledger.reserve(call.request_id, worst_cost) as reservation:
             try:
-                async with aclosing(self._dispatcher.run(call, decision.plan, record, stream=stream)) as events:
+                running = self._dispatcher.run(call, decision.plan, record, watch, stream=stream)
+                async with aclosing(running) as events:
                     async for event in events:
                         yield event
             except BaseException:
@@ -135,18 +173,18 @@ class Pipeline:
             completion = await self._settle(call, decision, record)
             reservation.settle(completion.cost_micro_usd)
         self._remember(call, completion)
+        watch.completed(completion)
         yield Completed(completion)
 
     async def _settle(self, call: Call, decision: Decision, record: DispatchRecord) -> Completion:
-        if record.answered_by is None or record.reply is None:
+        if record.own is None:
             raise AssertionError("dispatch ends with an answer or an exception")
         counted = decision.plan.input_tokens
-        if has_gaps(record.reply.usage):
+        if has_gaps(record.own.usage):
             await get_ready(self._counter)
-            if record.reply.usage.input_tokens is None and not counted.exact:
+            if record.own.usage.input_tokens is None and not counted.exact:
                 counted = await count_exactly(call.request, self._counter)
-        attempts = tuple(record.attempts)
-        return settle(call, decision, record.answered_by, record.reply, attempts, self._counter, counted)
+        return settle(call, decision, record, self._counter, counted)
 
     def _remember(self, call: Call, completion: Completion) -> None:
         deployment, complexity = completion.answered_by.deployment, completion.decision.plan.complexity

@@ -2,45 +2,64 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
+from functools import reduce
 
 from pointsman_server.decision.tokens import correction_of, tokens_for
-from pointsman_server.domain.call import Attempt, Call, Completion, Decision, Warning
+from pointsman_server.domain.call import Attempt, Call, Completion, Decision
 from pointsman_server.domain.catalog import Deployment
 from pointsman_server.domain.message import OpaquePart, ReasoningPart, TextPart, ToolCallPart
-from pointsman_server.domain.plan import Candidate, TokenEstimate
+from pointsman_server.domain.plan import TokenEstimate
 from pointsman_server.domain.ports import TokenCounter
 from pointsman_server.domain.reply import Reply, Usage
+from pointsman_server.execution.dispatch_record import DispatchRecord
+from pointsman_server.execution.warnings import warnings_about
+
+_CHARACTERS_PER_TOKEN = 4
 
 
 def settle(
-    call: Call,
-    decision: Decision,
-    answered_by: Candidate,
-    reply: Reply,
-    attempts: tuple[Attempt, ...],
-    counter: TokenCounter,
-    counted_input: TokenEstimate | None = None,
+    call: Call, decision: Decision, record: DispatchRecord, counter: TokenCounter, counted_input: TokenEstimate
 ) -> Completion:
     """The whole answer. Counts that the provider did not give are counted here, priced, and marked as estimated.
 
-    `counted_input` is what to take for the input where the provider is silent; the decision's own count if None.
+    `counted_input` is what to take for the input where the provider is silent.
     """
-    deployment = answered_by.deployment
-    usage, estimated = _fill_gaps(reply, deployment, counted_input or decision.plan.input_tokens, counter)
+    if record.answered_by is None or record.reply is None or record.own is None:
+        raise AssertionError("dispatch ends with an answer or an exception")
+    deployment = record.answered_by.deployment
+    usage, estimated = _fill_gaps(record.own, deployment, counted_input, counter)
     cost = deployment.model.price.cost_micro_usd(usage)
-    attempts = (*attempts[:-1], replace(attempts[-1], usage=usage, cost_micro_usd=cost))
+    attempts = (*record.attempts[:-1], replace(record.attempts[-1], usage=usage, cost_micro_usd=cost))
     return Completion(
         request_id=call.request_id,
         decision=decision,
-        answered_by=answered_by,
-        reply=reply,
-        usage=usage,
-        estimated=estimated,
+        answered_by=record.answered_by,
+        reply=record.reply,
+        usage=reduce(_added, (kept.usage for kept in record.kept_from), usage),
+        estimated=estimated or any(has_gaps(kept.usage) for kept in record.kept_from),
         cost_micro_usd=sum(attempt.cost_micro_usd for attempt in attempts),
         attempts=attempts,
-        warnings=tuple(_warnings(call, answered_by, reply, attempts)),
+        warnings=tuple(warnings_about(call, record)),
     )
+
+
+def estimate_cancelled(attempt: Attempt, seen: Reply, counted_input: TokenEstimate, counter: TokenCounter) -> Attempt:
+    """The account of an attempt that we hung up on, with what was `seen` of its answer counted and priced.
+
+    Where the tokenizer is not loaded yet, four characters are taken for a token: nobody waits for it any more.
+    """
+    usage = attempt.usage
+    if not has_gaps(usage):
+        return attempt
+    deployment = attempt.deployment
+    if counter.is_ready:
+        usage, _ = _fill_gaps(seen, deployment, counted_input, counter)
+    else:
+        output_tokens = -(-sum(map(len, _written(seen))) // _CHARACTERS_PER_TOKEN)
+        usage = replace(usage, input_tokens=usage.input_tokens or counted_input.tokens, output_tokens=output_tokens)
+    return replace(attempt, usage=usage, cost_micro_usd=deployment.model.price.cost_micro_usd(usage))
 
 
 def has_gaps(usage: Usage) -> bool:
@@ -50,14 +69,26 @@ def has_gaps(usage: Usage) -> bool:
 
 def count_output_tokens(reply: Reply, counter: TokenCounter) -> int:
     """Tokens of everything the model wrote."""
-    total = 0
+    return sum(map(counter.count, _written(reply)))
+
+
+def _written(reply: Reply) -> Iterator[str]:
     for part in reply.parts:
         match part:
             case TextPart(text=text) | ReasoningPart(text=text) | OpaquePart(json=text):
-                total += counter.count(text)
+                yield text
             case ToolCallPart(name=name, arguments_json=arguments):
-                total += counter.count(name) + counter.count(arguments)
-    return total
+                yield from (name, arguments)
+
+
+def _added(one: Usage, other: Usage) -> Usage:
+    return Usage(
+        input_tokens=(one.input_tokens or 0) + (other.input_tokens or 0),
+        cached_input_tokens=one.cached_input_tokens + other.cached_input_tokens,
+        cache_write_input_tokens=one.cache_write_input_tokens + other.cache_write_input_tokens,
+        output_tokens=(one.output_tokens or 0) + (other.output_tokens or 0),
+        reasoning_tokens=one.reasoning_tokens + other.reasoning_tokens,
+    )
 
 
 def _fill_gaps(
@@ -72,35 +103,3 @@ def _fill_gaps(
     if output_tokens is None:
         output_tokens = round(count_output_tokens(reply, counter) * correction_of(deployment).factor)
     return replace(usage, input_tokens=input_tokens, output_tokens=output_tokens), True
-
-
-def _warnings(call: Call, answered_by: Candidate, reply: Reply, attempts: tuple[Attempt, ...]) -> list[Warning]:
-    deployment = answered_by.deployment
-    warnings: list[Warning] = []
-    if deployment.provider.simulated:
-        warnings.append(Warning("simulated", "a simulated provider answered; configure a provider key for a real one"))
-    if reply.usage.implausible:
-        warnings.append(Warning("usage_implausible", "the provider reported impossible token counts"))
-    elif has_gaps(reply.usage):
-        warnings.append(Warning("usage_estimated", "the provider reported no token counts; they are estimated"))
-    if _is_another_model(deployment, reply.model):
-        warnings.append(Warning("model_mismatch", "the provider says that another model than the configured answered"))
-    wanted = call.request.generation.max_output_tokens
-    if wanted is not None and wanted > answered_by.max_output_tokens:
-        message = f"max_output_tokens was lowered to {answered_by.max_output_tokens}, the most this call may use"
-        warnings.append(Warning("max_output_tokens_clamped", message))
-    if len(attempts) > 1:
-        reason = attempts[0].fault.kind.value if attempts[0].fault else "unknown"
-        message = f"{attempts[0].deployment.id} failed ({reason}); {deployment.id} answered instead"
-        warnings.append(Warning("fallback", message))
-    return warnings
-
-
-def _is_another_model(deployment: Deployment, answered: str) -> bool:
-    configured, said = _bare(deployment.model_name), _bare(answered)
-    # Vendors answer with a dated version of the name that was asked for, or the other way round.
-    return bool(said) and not (said.startswith(configured) or configured.startswith(said))
-
-
-def _bare(model_name: str) -> str:
-    return model_name.lower().rsplit("/", 1)[-1]

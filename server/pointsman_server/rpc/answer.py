@@ -8,6 +8,7 @@ from pointsman.v1 import answer_pb2, completion_pb2, decision_pb2
 from pointsman_server.domain.call import (
     Attempt,
     AttemptOutcome,
+    AttemptPurpose,
     CallEvent,
     Completion,
     Decided,
@@ -39,6 +40,7 @@ _TIERS = [completion_pb2.Tier.ValueType(tier.value) for tier in Tier]
 _FINISH = {reason: answer_pb2.FinishReason.Value(f"FINISH_REASON_{reason.name}") for reason in FinishReason}
 _FAULTS = {kind: answer_pb2.AttemptError.Value(f"ATTEMPT_ERROR_{kind.name}") for kind in FaultKind}
 _OUTCOMES = {outcome: answer_pb2.AttemptOutcome.Value(f"ATTEMPT_OUTCOME_{outcome.name}") for outcome in AttemptOutcome}
+_PURPOSES = {purpose: answer_pb2.AttemptPurpose.Value(f"ATTEMPT_PURPOSE_{purpose.name}") for purpose in AttemptPurpose}
 _MOST_INDEX = 2**31 - 1
 """What the contract's indices can hold. A provider that says more has said nothing of the place."""
 
@@ -156,6 +158,7 @@ def attempt_to_proto(attempt: Attempt) -> answer_pb2.Attempt:
         cost_micro_usd=attempt.cost_micro_usd,
         error_detail=attempt.fault.detail if attempt.fault else "",
         first_token_latency=None if first_token is None else _duration(first_token),
+        purpose=_PURPOSES[attempt.purpose],
     )
 
 

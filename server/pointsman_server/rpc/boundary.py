@@ -1,34 +1,48 @@
 """The border every RPC crosses: request id, limits, malformed bytes, and errors that leave in one shape.
 
-The library's defaults answer UNKNOWN with the exception's text to a malformed message or a failing handler. Here the
-deserialiser never raises, and whatever a handler raises leaves as a status of the contract.
+The library's defaults answer UNKNOWN with the exception's text to a malformed message or a failing handler, and wait
+without end for a message that does not come. Here the deserialiser never raises, the message has its time, only a call
+whose message came may take a place, and whatever a handler raises leaves as a status of the contract.
 """
 
 from __future__ import annotations
 
 import asyncio
 import inspect
+import math
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import grpc
 import structlog
 
-from pointsman_server.domain.errors import Draining, Overloaded
+from pointsman_server.domain.errors import Draining, ReaderTooSlow
 from pointsman_server.domain.ports import Clock, Ids
+from pointsman_server.domain.resilience import LoadPolicy
+from pointsman_server.execution.admission import DRAINING_RETRY_SECONDS, Gate, Stay
+from pointsman_server.rpc.deadline import seconds_to_use
+from pointsman_server.rpc.relay import RequestReader
 from pointsman_server.rpc.status import ErrorStatus, MalformedRequest, TooMuchMetadata, status_of
 
 REQUEST_ID_KEY = "x-request-id"
 MAX_METADATA_ENTRIES = 64
-OVERLOADED_RETRY_SECONDS = 0.5
-DRAINING_RETRY_SECONDS = 1.0
+BODY_TIMEOUT_SECONDS = 10.0
+"""How long a call may be open before its message is whole."""
+
+SHED_READER = "reader"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _LIBRARY_SERVICES = ("/grpc.",)
 """Health checks and reflection are answered while the server is busy or going down."""
+
+_GATED_SERVICES = ("/pointsman.v1.RouterService/",)
+"""Calls that need a place. All others are short, and operators must get in while the server is busy."""
+
+_DEFAULT_LOAD = LoadPolicy()
+_NO_LABELS: Mapping[str, str] = {}
 
 _Context = Any
 """grpc.aio.ServicerContext; the published types lack some of its methods."""
@@ -40,103 +54,192 @@ _LOG = structlog.stdlib.get_logger("pointsman.rpc")
 
 
 class CallInfo(NamedTuple):
-    """What the border knows of a call; `traceparent` is "" when the caller sent none."""
+    """What the border knows of a call; `traceparent` is "" when the caller sent none.
+
+    `began_at` is when its headers came, on the border's clock.
+    """
 
     method: str
     request_id: str
     traceparent: str
     metadata_entries: int
+    began_at: float
+
+
+class Caller(NamedTuple):
+    """Whose call it is: the tenant, "" for all callers alike, and the call's labels."""
+
+    tenant: str
+    labels: Mapping[str, str]
 
 
 CURRENT_CALL: ContextVar[CallInfo] = ContextVar("current_call")
 """The call that the running handler serves."""
 
 
-class _Malformed:
-    """Stands for a request whose bytes could not be read."""
+def caller_of_request(request: Any) -> Caller:
+    """All callers are one tenant; the labels are those of the request."""
+    completion = getattr(request, "completion", None)
+    return Caller("", {} if completion is None else completion.labels)
 
 
-_MALFORMED = _Malformed()
+def _tell_nobody(*what: object) -> None:
+    """For borders that nobody watches."""
 
 
 class Boundary:
-    """Wraps every handler as it is registered. `max_concurrent_calls` counts the calls of our own services.
+    """Wraps every handler as it is registered, which spares each call the library's interceptor machinery.
 
-    Wrapping once, at registration, spares each call the library's interceptor machinery.
+    `max_concurrent_calls` counts the calls of the router; `load` says what happens to more. `observe` is told of every
+    call of our own services when it ends, once: the method's name, the gRPC code's name, and the seconds since the
+    call began. `shed` is told why a call was refused or given up for load: "calls", "queue" or "reader".
     """
 
-    def __init__(self, ids: Ids, clock: Clock, max_concurrent_calls: int) -> None:
+    def __init__(
+        self,
+        ids: Ids,
+        clock: Clock,
+        max_concurrent_calls: int,
+        *,
+        load: Callable[[], LoadPolicy] = lambda: _DEFAULT_LOAD,
+        caller_of: Callable[[Any], Caller] = caller_of_request,
+        observe: Callable[[str, str, float], None] | None = None,
+        shed: Callable[[str], None] | None = None,
+    ) -> None:
         self._ids = ids
         self._clock = clock
-        self._max_concurrent_calls = max_concurrent_calls
+        self._caller_of = caller_of
+        self._observe = observe or _tell_nobody
+        self._shed = shed or _tell_nobody
+        self._reader = RequestReader(BODY_TIMEOUT_SECONDS)
         self._nobody_served = asyncio.Event()
         self._nobody_served.set()
+        self.gate = Gate(max_concurrent_calls, load, clock, self._shed)
         self.active_calls = 0
         self.draining = False
+
+    def drain(self) -> None:
+        """Refuses new calls of our own services, and those that wait for a place."""
+        self.draining = True
+        self.gate.drain()
 
     async def idle(self) -> None:
         """Waits until no call of our own services is being served."""
         await self._nobody_served.wait()
 
-    def guard(self, server: grpc.aio.Server) -> GuardedServer:
-        """The server as services see it when they register their handlers."""
+    def guard(self, server: grpc.aio.Server, body_timeout_seconds: float = BODY_TIMEOUT_SECONDS) -> GuardedServer:
+        """The server as services see it when they register their handlers, before it starts."""
+        self._reader = RequestReader(body_timeout_seconds)
         return GuardedServer(server, self)
 
     def wrap(self, method: str, handler: _Handler) -> _Handler:
         """The handler behind the border; `method` is its full name, `/package.Service/Method`."""
         reader = _never_raising(handler.request_deserializer)
         writer = handler.response_serializer
+        # What takes one message is registered as taking a stream: the library hands such a call over before its message
+        # came, so that the wait for it can end.
         if handler.unary_unary:
-            return grpc.unary_unary_rpc_method_handler(self._guard(method, handler.unary_unary), reader, writer)
+            return grpc.stream_unary_rpc_method_handler(self._guard(method, handler.unary_unary), reader, writer)
         if handler.unary_stream:
             stream = _as_writer(handler.unary_stream)
-            return grpc.unary_stream_rpc_method_handler(self._guard(method, stream), reader, writer)
+            return grpc.stream_stream_rpc_method_handler(self._guard(method, stream), reader, writer)
         if handler.stream_stream is None:
             raise TypeError(f"{method} takes a stream of requests and gives one answer, which no service here does")
         stream = _with_well_formed_requests(_as_writer(handler.stream_stream))
-        return grpc.stream_stream_rpc_method_handler(self._guard(method, stream), reader, writer)
+        guarded = self._guard(method, stream, takes_many=True)
+        return grpc.stream_stream_rpc_method_handler(guarded, reader, writer)
 
-    def _guard(self, method: str, handle: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-        serve = handle if method.startswith(_LIBRARY_SERVICES) else self._counted(handle)
+    def _guard(
+        self, method: str, handle: Callable[..., Awaitable[Any]], *, takes_many: bool = False
+    ) -> Callable[..., Awaitable[Any]]:
+        serve, observe, name = self._served(method, handle), self._observer(method), method.rpartition("/")[2]
+        read = self._reader.read
 
-        async def guarded(request: Any, context: _Context) -> Any:
-            info = self._open(method, request, context)
-            started_at = self._clock.monotonic()
+        async def guarded(requests: Any, context: _Context) -> Any:
+            began_at = self._clock.monotonic()
+            code = "CANCELLED"
             try:
-                if info.metadata_entries > MAX_METADATA_ENTRIES:
-                    raise TooMuchMetadata
-                if request is _MALFORMED:
-                    raise MalformedRequest
-                return await serve(request, context)
-            except (asyncio.CancelledError, grpc.aio.AbortError):
+                request = requests if takes_many else await read(context)
+                info = self._open(method, request, context, began_at)
+                try:
+                    _check(request, info)
+                    answer = await serve(request, context)
+                    code = "OK"
+                    return answer
+                except grpc.aio.AbortError:
+                    raise
+                except Exception as error:
+                    failure, status = error, status_of(error)
+                    code = status.code.name
+            except asyncio.CancelledError:
+                if context.time_remaining() == 0:
+                    code = "DEADLINE_EXCEEDED"
                 raise
-            except Exception as error:
-                await self._abort(error, info, context, self._clock.monotonic() - started_at)
+            finally:
+                seconds = self._clock.monotonic() - began_at
+                observe(name, code, seconds)
+            # Only now, for it takes as long as the caller leaves earlier messages unread.
+            await self._abort(failure, status, info, context, seconds)
 
         return guarded
 
+    def _observer(self, method: str) -> Callable[[str, str, float], None]:
+        return _tell_nobody if method.startswith(_LIBRARY_SERVICES) else self._observe
+
+    def _served(self, method: str, handle: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        if method.startswith(_LIBRARY_SERVICES):
+            return handle
+        return self._gated(handle) if method.startswith(_GATED_SERVICES) else self._counted(handle)
+
     def _counted(self, handle: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def counted(request: Any, context: _Context) -> Any:
-            # Calls that are refused are not counted: a burst of them must not crowd out those that could be served.
             if self.draining:
                 raise Draining(DRAINING_RETRY_SECONDS)
-            if self.active_calls >= self._max_concurrent_calls:
-                raise Overloaded(OVERLOADED_RETRY_SECONDS)
-            self.active_calls += 1
-            self._nobody_served.clear()
+            self._begin()
             try:
                 return await handle(request, context)
             finally:
-                self.active_calls -= 1
-                if not self.active_calls:
-                    self._nobody_served.set()
+                self._end()
 
         return counted
 
-    def _open(self, method: str, request: Any, context: _Context) -> CallInfo:
+    def _gated(self, handle: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        gate = self.gate
+
+        async def gated(request: Any, context: _Context) -> Any:
+            stay = gate.enter_now(self._caller_of(request).labels if gate.reads_labels else _NO_LABELS)
+            if stay is None:
+                stay = await self._queue(request, context)
+            self._begin()
+            try:
+                return await handle(request, context)
+            except ReaderTooSlow:
+                self._shed(SHED_READER)
+                raise
+            finally:
+                stay.end()
+                self._end()
+
+        return gated
+
+    async def _queue(self, request: Any, context: _Context) -> Stay:
+        caller, left_seconds = self._caller_of(request), seconds_to_use(context)
+        deadline = math.inf if left_seconds is None else self._clock.monotonic() + left_seconds
+        return await self.gate.enter(caller.tenant, caller.labels, deadline)
+
+    def _begin(self) -> None:
+        self.active_calls += 1
+        self._nobody_served.clear()
+
+    def _end(self) -> None:
+        self.active_calls -= 1
+        if not self.active_calls:
+            self._nobody_served.set()
+
+    def _open(self, method: str, request: Any, context: _Context, began_at: float) -> CallInfo:
         entries = context.invocation_metadata() or ()
         metadata = dict(entries)
-        info = CallInfo(method, self._request_id(request, metadata), _traceparent(metadata), len(entries))
+        info = CallInfo(method, self._request_id(request, metadata), _traceparent(metadata), len(entries), began_at)
         CURRENT_CALL.set(info)
         context.set_trailing_metadata(((REQUEST_ID_KEY, info.request_id),))
         return info
@@ -149,8 +252,9 @@ class Boundary:
             return wanted
         return self._ids.new("req")
 
-    async def _abort(self, error: Exception, info: CallInfo, context: _Context, seconds: float) -> None:
-        status = status_of(error)
+    async def _abort(
+        self, error: Exception, status: ErrorStatus, info: CallInfo, context: _Context, seconds: float
+    ) -> None:
         log = _LOG.bind(
             request_id=info.request_id, method=info.method, code=status.code.name, seconds=round(seconds, 4)
         )
@@ -215,9 +319,16 @@ def _never_raising(read: Callable[[bytes], Any] | None) -> Callable[[bytes], Any
         try:
             return data if read is None else read(data)
         except Exception:
-            return _MALFORMED
+            return MalformedRequest()
 
     return reader
+
+
+def _check(request: Any, info: CallInfo) -> None:
+    if info.metadata_entries > MAX_METADATA_ENTRIES:
+        raise TooMuchMetadata
+    if isinstance(request, Exception):
+        raise request
 
 
 def _traceparent(metadata: dict[str, Any]) -> str:
@@ -234,8 +345,8 @@ def _with_well_formed_requests(handle: Callable[..., Awaitable[None]]) -> Callab
 
 async def _well_formed(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
     async for request in requests:
-        if request is _MALFORMED:
-            raise MalformedRequest
+        if isinstance(request, Exception):
+            raise request
         yield request
 
 

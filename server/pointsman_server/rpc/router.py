@@ -10,19 +10,16 @@ from typing import Any, TypedDict
 from pointsman.v1 import answer_pb2, completion_pb2, router_service_pb2, router_service_pb2_grpc
 from pointsman_server.domain.call import Call, FailoverMode
 from pointsman_server.domain.catalog import Snapshot
-from pointsman_server.domain.errors import FeatureUnavailable, FieldProblem
 from pointsman_server.domain.ports import Clock
 from pointsman_server.execution.pipeline import Pipeline
 from pointsman_server.rpc.answer import StreamWriter, completion_to_proto, decision_to_proto
 from pointsman_server.rpc.boundary import CURRENT_CALL
+from pointsman_server.rpc.deadline import seconds_to_use
+from pointsman_server.rpc.relay import PatientWriter
 from pointsman_server.rpc.request import RouterRequest, read_request
 
-MARGIN_SHARE = 0.05
-MOST_MARGIN_SECONDS = 0.1
-"""A call gives up this much before the caller's deadline, so that the typed error still reaches the caller."""
-
-ROUNDING_SHARE = 0.01
-"""gRPC sends a deadline rounded up to three digits, so that the server believes in up to this much more time."""
+READER_IDLE_SECONDS = 30.0
+"""How long a piece of a stream may wait for its reader, unless the server is told otherwise."""
 
 _NO_HEADERS: Mapping[str, str] = {}
 
@@ -41,12 +38,14 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
         *,
         unary_timeout_seconds: float,
         stream_timeout_seconds: float,
+        reader_idle_seconds: float = READER_IDLE_SECONDS,
     ) -> None:
         self._pipeline = pipeline
         self._snapshot = snapshot
         self._clock = clock
         self._unary_timeout_seconds = unary_timeout_seconds
         self._stream_timeout_seconds = stream_timeout_seconds
+        self._reader_idle_seconds = reader_idle_seconds
 
     async def Route(
         self, request: router_service_pb2.RouteRequest, context: _Context
@@ -69,11 +68,12 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
         """The answer as events."""
         failover = _failover_mode(request.failover)
         call = self._admit(request, context, self._stream_timeout_seconds, failover=failover, **_followed(request))
-        writer = StreamWriter()
-        async with aclosing(self._pipeline.stream(call)) as events:
-            async for event in events:
-                for message in writer.messages(event):
-                    await context.write(message)
+        words = StreamWriter()
+        with PatientWriter(context, self._clock, self._reader_idle_seconds, call.deadline) as reader:
+            async with aclosing(self._pipeline.stream(call)) as events:
+                async for event in events:
+                    for message in words.messages(event):
+                        await reader.write(message)
 
     def _admit(
         self,
@@ -86,16 +86,13 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
         digest: bytes = b"",
     ) -> Call:
         info = CURRENT_CALL.get()
-        left_seconds = context.time_remaining()
-        allowed_seconds = longest_seconds
-        if left_seconds is not None:
-            margin_seconds = min(left_seconds * MARGIN_SHARE, MOST_MARGIN_SECONDS + left_seconds * ROUNDING_SHARE)
-            allowed_seconds = min(left_seconds - margin_seconds, longest_seconds)
+        now, left_seconds = self._clock.monotonic(), seconds_to_use(context)
+        capped_at = info.began_at + longest_seconds
         return Call(
             request=read_request(request),
             request_id=info.request_id,
             snapshot=self._snapshot(),
-            deadline=self._clock.monotonic() + allowed_seconds,
+            deadline=capped_at if left_seconds is None else min(now + left_seconds, capped_at),
             failover=failover,
             headers={"traceparent": info.traceparent} if info.traceparent else _NO_HEADERS,
             decision_id=decision_id,
@@ -125,8 +122,7 @@ def _digest(spec: completion_pb2.CompletionSpec) -> bytes:
 def _failover_mode(wanted: answer_pb2.StreamFailover.ValueType) -> FailoverMode:
     match wanted:
         case answer_pb2.STREAM_FAILOVER_CONTINUE:
-            message = "STREAM_FAILOVER_CONTINUE is not offered by this server; use RESTART or TERMINATE"
-            raise FeatureUnavailable((FieldProblem("failover", message),))
+            return FailoverMode.CONTINUE
         case answer_pb2.STREAM_FAILOVER_RESTART:
             return FailoverMode.RESTART
         case _:

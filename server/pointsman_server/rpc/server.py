@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -14,18 +15,26 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from pointsman.v1 import (
     admin_service_pb2,
+    admin_service_pb2_grpc,
     embedding_service_pb2,
     feedback_service_pb2,
     feedback_service_pb2_grpc,
     router_service_pb2,
     router_service_pb2_grpc,
 )
-from pointsman_server.rpc.boundary import Boundary
+from pointsman_server.rpc.admin import AdminServicer
+from pointsman_server.rpc.boundary import BODY_TIMEOUT_SECONDS, Boundary
 from pointsman_server.rpc.feedback import FeedbackServicer
 from pointsman_server.rpc.router import RouterServicer
 
 MAX_MESSAGE_BYTES = 4 * 1024 * 1024
 MAX_METADATA_BYTES = 8 * 1024
+
+KEEPALIVE_SECONDS = 20.0
+"""How long a connection may be silent before the server asks whether anybody is there."""
+
+HANDSHAKE_SECONDS = 10.0
+"""How long a new connection may take until it speaks HTTP/2."""
 
 _FLUSH_SECONDS = 0.2
 """Time for the last answers to leave; a watch of the server's health would stay for ever."""
@@ -34,12 +43,10 @@ _ROUTER: ServiceDescriptor = router_service_pb2.DESCRIPTOR.services_by_name["Rou
 ROUTER_SERVICE: str = _ROUTER.full_name
 
 _FEEDBACK: ServiceDescriptor = feedback_service_pb2.DESCRIPTOR.services_by_name["FeedbackService"]
-_SERVED = (ROUTER_SERVICE, str(_FEEDBACK.full_name))
+_ADMIN: ServiceDescriptor = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"]
+_SERVED = (ROUTER_SERVICE, str(_FEEDBACK.full_name), str(_ADMIN.full_name))
 
-_UNSERVED: tuple[ServiceDescriptor, ...] = (
-    embedding_service_pb2.DESCRIPTOR.services_by_name["EmbeddingService"],
-    admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"],
-)
+_UNSERVED: tuple[ServiceDescriptor, ...] = (embedding_service_pb2.DESCRIPTOR.services_by_name["EmbeddingService"],)
 """Services of the contract that this server does not serve: they answer UNIMPLEMENTED and have no health."""
 
 _OPTIONS: Sequence[tuple[str, int]] = (
@@ -49,8 +56,6 @@ _OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES),
     ("grpc.max_concurrent_streams", 100),
     ("grpc.so_reuseport", 0),
-    ("grpc.keepalive_time_ms", 20_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.max_connection_age_ms", 600_000),
@@ -58,25 +63,50 @@ _OPTIONS: Sequence[tuple[str, int]] = (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Servicers:
+    """What the server serves."""
+
+    router: RouterServicer
+    feedback: FeedbackServicer
+    admin: AdminServicer
+
+
 class GrpcServer:
-    """start → serve → drain → stop."""
+    """start → serve → drain → stop. `interceptors` are telemetry's.
+
+    `body_timeout_seconds` is how long a call may be open before its message is whole. A connection whose other end is
+    gone is closed after at most one and a half times `keepalive_seconds`; a new one that does not speak HTTP/2, after
+    `handshake_seconds`.
+    """
 
     def __init__(
         self,
-        router: RouterServicer,
-        feedback: FeedbackServicer,
+        servicers: Servicers,
         boundary: Boundary,
         *,
         address: str,
         offer_reflection: bool,
+        interceptors: Sequence[Any] = (),
+        body_timeout_seconds: float = BODY_TIMEOUT_SECONDS,
+        keepalive_seconds: float = KEEPALIVE_SECONDS,
+        handshake_seconds: float = HANDSHAKE_SECONDS,
     ) -> None:
         self._boundary = boundary
         self._address = address
         self._health = health.aio.HealthServicer()
-        self._server = grpc.aio.server(options=list(_OPTIONS))
-        guarded: Any = boundary.guard(self._server)
-        router_service_pb2_grpc.add_RouterServiceServicer_to_server(router, guarded)
-        feedback_service_pb2_grpc.add_FeedbackServiceServicer_to_server(feedback, guarded)
+        timers = (
+            ("grpc.keepalive_time_ms", int(keepalive_seconds * 1_000)),
+            ("grpc.keepalive_timeout_ms", int(keepalive_seconds * 500)),
+            # Otherwise a ping that measured the line's bandwidth, and is never answered, delays the end by a minute.
+            ("grpc.http2.ping_timeout_ms", int(keepalive_seconds * 500)),
+            ("grpc.server_handshake_timeout_ms", int(handshake_seconds * 1_000)),
+        )
+        self._server = grpc.aio.server(interceptors=tuple(interceptors), options=[*_OPTIONS, *timers])
+        guarded: Any = boundary.guard(self._server, body_timeout_seconds)
+        router_service_pb2_grpc.add_RouterServiceServicer_to_server(servicers.router, guarded)
+        feedback_service_pb2_grpc.add_FeedbackServiceServicer_to_server(servicers.feedback, guarded)
+        admin_service_pb2_grpc.add_AdminServiceServicer_to_server(servicers.admin, guarded)
         for service in _UNSERVED:
             guarded.add_generic_rpc_handlers((_unserved(service),))
         health_pb2_grpc.add_HealthServicer_to_server(self._health, guarded)
@@ -106,7 +136,7 @@ class GrpcServer:
 
         It goes on listening meanwhile, so that callers read why they are refused and health checks get an answer.
         """
-        self._boundary.draining = True
+        self._boundary.drain()
         await self._health.enter_graceful_shutdown()
         with suppress(TimeoutError):
             async with asyncio.timeout(grace_seconds):

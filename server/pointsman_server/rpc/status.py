@@ -19,6 +19,7 @@ from pointsman.v1.errors_pb2 import ErrorReason
 from pointsman_server.domain import errors
 from pointsman_server.domain.faults import FaultKind
 from pointsman_server.domain.plan import Rejection
+from pointsman_server.rpc.invalid_answer import invalid_answer
 
 DOMAIN = "pointsman.v1"
 _PREFIX = "ERROR_REASON_"
@@ -51,6 +52,10 @@ class ErrorStatus:
 
 class MalformedRequest(Exception):
     """The bytes are not a message of the contract."""
+
+
+class RequestTooSlow(Exception):
+    """The call began, and its message did not come whole within the time that the server allows for that."""
 
 
 class TooMuchMetadata(Exception):
@@ -198,6 +203,22 @@ def _stream_interrupted(error: errors.StreamInterrupted) -> ErrorStatus:
     return ErrorStatus(grpc.StatusCode.ABORTED, ErrorReason.ERROR_REASON_STREAM_INTERRUPTED, message, (), metadata)
 
 
+def _answer_invalid(error: errors.AnswerInvalid) -> ErrorStatus:
+    metadata = {
+        **_attempt_metadata(error.attempts),
+        "outputTokens": str(error.output_tokens),
+        "costMicroUsd": str(error.cost_micro_usd),
+        "textCharacters": str(len(error.text)),
+    }
+    return ErrorStatus(
+        grpc.StatusCode.ABORTED if error.streamed else grpc.StatusCode.UNAVAILABLE,
+        ErrorReason.ERROR_REASON_ANSWER_INVALID,
+        str(error),
+        (invalid_answer(error.text, error.violations),),
+        metadata,
+    )
+
+
 def _deadline(error: errors.DeadlineExceeded) -> ErrorStatus:
     metadata = {"step": error.step.value}
     if error.attempts:
@@ -235,6 +256,7 @@ _TABLE: dict[type[BaseException], Callable[..., ErrorStatus]] = {
     errors.RequestNotFound: _row(grpc.StatusCode.NOT_FOUND, ErrorReason.ERROR_REASON_REQUEST_NOT_FOUND),
     errors.AttemptsFailed: _attempts_failed,
     errors.StreamInterrupted: _stream_interrupted,
+    errors.AnswerInvalid: _answer_invalid,
     errors.DeadlineExceeded: _deadline,
     errors.Overloaded: lambda error: ErrorStatus(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -242,6 +264,7 @@ _TABLE: dict[type[BaseException], Callable[..., ErrorStatus]] = {
         str(error),
         (_retry_info(error.retry_after_seconds), _quota("server", "concurrent calls")),
     ),
+    errors.ReaderTooSlow: _row(grpc.StatusCode.UNAVAILABLE, ErrorReason.ERROR_REASON_READER_TOO_SLOW),
     errors.Draining: lambda error: ErrorStatus(
         grpc.StatusCode.UNAVAILABLE,
         ErrorReason.ERROR_REASON_DRAINING,
@@ -255,6 +278,13 @@ _TABLE: dict[type[BaseException], Callable[..., ErrorStatus]] = {
         _bad_request(
             [errors.FieldProblem("", "send the message type that the RPC takes, with valid UTF-8 in strings")]
         ),
+    ),
+    RequestTooSlow: lambda error: ErrorStatus(
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        ErrorReason.ERROR_REASON_DEADLINE_EXCEEDED,
+        "the request's message did not arrive within the time that the server allows for it; send it with the call",
+        (),
+        {"step": errors.Step.DOOR.value},
     ),
     TooMuchMetadata: _row(
         grpc.StatusCode.RESOURCE_EXHAUSTED,

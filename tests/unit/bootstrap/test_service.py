@@ -31,7 +31,7 @@ def demo_record() -> PolicyRecord:
 
 
 def settings(**changes: Any) -> Settings:
-    return replace(Settings(), **{"grpc_address": LOOPBACK, "state_dir": "", **changes})
+    return replace(Settings(), **{"grpc_address": LOOPBACK, "http_address": LOOPBACK, "state_dir": "", **changes})
 
 
 async def test_it_serves_from_start_to_close() -> None:

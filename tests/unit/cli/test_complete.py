@@ -114,7 +114,7 @@ def test_a_broken_stream_keeps_what_came_and_fails(cli: Cli, server: str) -> Non
     assert SIMULATED.startswith(result.stdout.rstrip("\n")[:20])
     assert result.stdout.endswith("\n")
     assert "reason: STREAM_INTERRUPTED (ABORTED)" in result.stderr
-    assert "--failover restart" in result.stderr
+    assert "--failover continue" in result.stderr
 
 
 def test_a_restarted_stream_says_so(cli: Cli, server: str) -> None:

@@ -14,11 +14,13 @@ from google.protobuf.message import Message as ProtoMessage
 from google.rpc.error_details_pb2 import DebugInfo, ErrorInfo, RetryInfo
 from google.rpc.status_pb2 import Status
 
+from pointsman.v1.answer_pb2 import InvalidAnswer
 from pointsman.v1.errors_pb2 import ErrorReason
 from pointsman_client import assistant, errors
 from pointsman_client.errors import (
     CLASS_BY_CODE,
     CLASS_BY_REASON,
+    AnswerInvalid,
     ContractViolation,
     FieldViolation,
     InternalError,
@@ -154,6 +156,7 @@ def test_it_reads_well() -> None:
     [
         RateLimited("slow", retry_delay_seconds=2.0, request_id="r", quota_violations=[QuotaViolation("s", "d")]),
         StreamInterrupted("cut", partial=assistant("Once"), metadata={"outputTokens": "2"}),
+        AnswerInvalid("wrong", text="{}", violations=["/a: missing"], metadata={"textCharacters": "2"}),
         ContractViolation("differs", folded=assistant("a"), completed=assistant("b")),
     ],
     ids=lambda error: type(error).__name__,
@@ -169,3 +172,41 @@ def test_numbers_of_an_interruption_may_be_missing_or_odd() -> None:
     odd = StreamInterrupted("cut", metadata={"outputTokens": "-2", "costMicroUsd": "many"})
     assert (odd.output_tokens, odd.cost_micro_usd, odd.partial_text) == (None, None, "")
     assert StreamInterrupted("cut", metadata={"outputTokens": "12"}).output_tokens == 12
+
+
+class TestAnAnswerThatDoesNotFit:
+    DETAIL = InvalidAnswer(text='{"a": "one"}', violations=['/a: "one" is not of type "integer"'])
+
+    def told(self, characters: int, reason: str = "ANSWER_INVALID", domain: str = "pointsman.v1") -> PointsmanError:
+        metadata = {"textCharacters": str(characters), "outputTokens": "7", "costMicroUsd": "31"}
+        info = ErrorInfo(reason=reason, domain=domain, metadata=metadata)
+        return error_from_rpc(raised(grpc.StatusCode.UNAVAILABLE, "does not fit", info, self.DETAIL))
+
+    def test_it_carries_the_answer_and_what_is_wrong(self) -> None:
+        error = self.told(12)
+        assert isinstance(error, AnswerInvalid)
+        assert (error.text, error.violations) == ('{"a": "one"}', ('/a: "one" is not of type "integer"',))
+        assert (error.is_cut, error.output_tokens, error.cost_micro_usd) == (False, 7, 31)
+
+    def test_it_says_when_the_answer_is_cut(self) -> None:
+        error = self.told(9_000)
+        assert isinstance(error, AnswerInvalid)
+        assert error.is_cut
+
+    def test_its_message_quotes_nothing(self) -> None:
+        error = self.told(12)
+        assert "one" not in str(error)
+        assert "one" not in repr(error)
+
+    @pytest.mark.parametrize(("reason", "domain"), [("INTERNAL", "pointsman.v1"), ("ANSWER_INVALID", "example.com")])
+    def test_the_detail_beside_another_reason_is_passed_over(self, reason: str, domain: str) -> None:
+        error = self.told(12, reason, domain)
+        assert not isinstance(error, AnswerInvalid)
+        assert error.code is grpc.StatusCode.UNAVAILABLE
+
+    def test_without_the_detail_it_is_empty(self) -> None:
+        info = ErrorInfo(reason="ANSWER_INVALID", domain="pointsman.v1")
+        error = error_from_rpc(raised(grpc.StatusCode.ABORTED, "does not fit", info))
+        assert isinstance(error, AnswerInvalid)
+        assert (error.text, error.violations, error.is_cut, error.output_tokens) == ("", (), False, None)
+        assert error.cost_micro_usd is None

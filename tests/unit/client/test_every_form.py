@@ -22,6 +22,7 @@ from pointsman.v1.answer_pb2 import (
 from pointsman.v1.completion_pb2 import TIER_ADVANCED, Reasoning
 from pointsman.v1.router_service_pb2 import RouteResponse
 from pointsman_client import (
+    AnswerInvalid,
     ContractViolation,
     DeadlineExceeded,
     StreamEvent,
@@ -261,6 +262,15 @@ class TestStream:
         got = (await caller.read("x")).error
         assert isinstance(got, StreamInterrupted)
         assert (got.code, got.reason, got.partial_text) == (grpc.StatusCode.UNAVAILABLE, "", "Once")
+
+    async def test_an_answer_that_does_not_fit_is_shown(self, backend: Backend, caller: Caller) -> None:
+        error = AnswerInvalid("misfit", text='{"a"', violations=["/a: x"], metadata={"textCharacters": "8"})
+        backend.play(Fails(error, [DECISION, text('{"a": 1}')]))
+        reading = await caller.read("x")
+        got = reading.error
+        assert isinstance(got, AnswerInvalid)
+        assert (got.text, got.violations, got.is_cut) == ('{"a"', ("/a: x",), True)
+        assert reading.partial_text == '{"a": 1}'
 
     async def test_a_typed_failure_in_the_middle_keeps_its_type(self, backend: Backend, caller: Caller) -> None:
         backend.play(Fails(DeadlineExceeded("too long", metadata={"step": "dispatch"}), [DECISION, text("Once")]))

@@ -10,12 +10,13 @@ import pointsman_client
 import pointsman_client.testing
 
 EXPORTS = """
-    Answer AnswerStream AsyncAnswerStream AsyncClient BudgetExceeded CallOptions Cancelled Client ClientOptions
-    CompletionOptions ContractViolation DeadlineExceeded Decision DecisionExpired DeploymentNotFound FieldViolation
-    InternalError InvalidRequest NoEligibleDeployment PermissionDenied PointsmanError PreconditionViolation Prompt
-    QuotaViolation RateLimited RequestIdReused RequestNotFound RetryPolicy RouteOptions StreamEvent StreamInterrupted
-    StreamOptions Unauthenticated Unavailable assistant call_tool document error_from_rpc function_tool
-    image_from_bytes image_from_path stream_response system template tool_call tool_result user
+    Answer AnswerInvalid AnswerStream AsyncAnswerStream AsyncClient BudgetExceeded CallOptions Cancelled Client
+    ClientOptions CompletionOptions ContractViolation DeadlineExceeded Decision DecisionExpired DeploymentNotFound
+    FieldViolation InternalError InvalidRequest NoEligibleDeployment PermissionDenied PointsmanError
+    PreconditionViolation Prompt QuotaViolation RateLimited RequestIdReused RequestNotFound RetryPolicy RouteOptions
+    StreamEvent StreamInterrupted StreamOptions Unauthenticated Unavailable assistant call_tool document
+    error_from_rpc function_tool image_from_bytes image_from_path stream_response system template tool_call
+    tool_result user
 """
 
 ALLOWED = ("pointsman", "pointsman_client", "google", "grpc", "grpc_status", "typing_extensions")

@@ -12,6 +12,7 @@ from pointsman.v1.embedding_service_pb2 import EmbedRequest, EmbedResponse
 from pointsman.v1.router_service_pb2 import RouteResponse, StreamCompleteRequest
 from pointsman_client import (
     Answer,
+    AnswerInvalid,
     AnswerStream,
     AsyncAnswerStream,
     Client,
@@ -72,6 +73,7 @@ def test_errors() -> None:
     error = PointsmanError("m")
     assert_type(error.retry_delay_seconds, float | None)
     assert_type(StreamInterrupted("m").partial, Message)
+    assert_type(AnswerInvalid("m").violations, tuple[str, ...])
     assert_type(StreamInterrupted("m").output_tokens, int | None)
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kit.catalog import circumstances, judged
-from pointsman_server.config import deployments, models, policy_file, prices, providers, routes, routing
+from pointsman_server.config import deployments, models, policy_file, prices, providers, resilience, routes, routing
 from pointsman_server.config.policy_file import LoadedPolicy
 from pointsman_server.config.problems import PolicyError
 from pointsman_server.decision.engine import decide
@@ -18,6 +18,7 @@ from pointsman_server.domain.catalog import Dialect, FreshFacts
 from pointsman_server.domain.plan import RoutePlan, TaskType
 from pointsman_server.domain.reply import Usage
 from pointsman_server.domain.request import Capability, DataClass, Tier
+from pointsman_server.domain.resilience import Resilience
 
 Compile = Callable[..., LoadedPolicy]
 DOCS = (Path(__file__).parents[3] / "docs" / "policy.md").read_text()
@@ -33,6 +34,11 @@ SECTIONS = {
     "deployments.ID.reasoning_token_budgets": deployments.REASONING_BUDGET_KEYS,
     "tiers": routes.TIERS_KEYS,
     "tiers.TIER": routes.TIER_KEYS,
+    "resilience": resilience.RESILIENCE_KEYS,
+    "resilience.retries": resilience.RETRY_KEYS,
+    "resilience.breaker": resilience.BREAKER_KEYS,
+    "resilience.hedging": resilience.HEDGING_KEYS,
+    "resilience.load": resilience.LOAD_KEYS,
     "routing": routing.ROUTING_KEYS,
     "routing.rules": routing.RULE_KEYS,
     "routing.rules, when": routing.CONDITION_KEYS,
@@ -99,6 +105,16 @@ def test_documented_defaults_are_true(compile_text: Compile) -> None:
     assert rows("deployments.ID")["data_class"] == f"`{sonnet.approved_data_class.name.lower()}`"
     for key in ("expected_first_token_seconds", "expected_tokens_per_second"):
         assert rows("deployments.ID")[key] == f"`{getattr(sonnet, key):g}`"
+
+
+def test_documented_defaults_of_resilience_are_true() -> None:
+    defaults = Resilience()
+    for name in ("retries", "breaker", "hedging", "load"):
+        for key, default in rows(f"resilience.{name}").items():
+            if default not in ("required", "none"):
+                assert default == f"`{getattr(getattr(defaults, name), key):g}`", key
+    assert defaults.hedging.quantile is None
+    assert defaults.load.critical_labels == ()
 
 
 def test_example_of_rules_does_what_the_text_says(compile_text: Compile) -> None:

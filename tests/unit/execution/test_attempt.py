@@ -2,16 +2,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
-from kit.catalog import call, candidate, deployment, price, request, snapshot, user
+from kit.catalog import deployment, price, request, user
 from kit.clock import LoopClock, in_virtual_time
 from kit.scripted import END, PING, Hang, ScriptedAdapter, Step, Wait, answers, says, used
-from pointsman_server.domain.call import Attempt, AttemptOutcome
+from pointsman_server.domain.call import Attempt, AttemptOutcome, AttemptPurpose, FailoverMode
 from pointsman_server.domain.catalog import Timeouts
 from pointsman_server.domain.errors import DeadlineExceeded
 from pointsman_server.domain.errors import Step as Journey
@@ -32,7 +31,14 @@ from pointsman_server.domain.reply import (
     UsageReport,
 )
 from pointsman_server.domain.request import GenerationConfig
-from pointsman_server.execution.attempt import AFTER_END_SECONDS, BACKSTOP_SECONDS, RunningAttempt
+from pointsman_server.execution.attempt import (
+    AFTER_END_SECONDS,
+    BACKSTOP_SECONDS,
+    RATE_WINDOW_SECONDS,
+    Assignment,
+    RunningAttempt,
+    may_be_slow,
+)
 
 TIMEOUTS = Timeouts(first_token_seconds=10.0, idle_seconds=4.0, total_seconds=60.0)
 
@@ -67,28 +73,34 @@ class Ran:
         return self.reply.text
 
 
-def run(*steps: Step, stream: bool = True, allowed: float = 60.0, deadline: float = 1e6, **changes: Any) -> Ran:
+def assignment(
+    *, stream: bool = True, allowed: float = 60.0, deadline: float = 1e6, patience: float = 10.0, **changes: Any
+) -> Assignment:
+    fields: dict[str, Any] = {
+        "deployment": deployment("d", of={"price": price(per_request_micro_usd=5)}, timeouts=TIMEOUTS),
+        "purpose": AttemptPurpose.FIRST,
+        "messages": request().messages,
+        "generation": GenerationConfig(),
+        "max_output_tokens": 77,
+        "headers": {},
+    }
+    times = {"stream": stream, "allowed_seconds": allowed, "patience_seconds": patience, "deadline": deadline}
+    return Assignment(**{**fields, **times, **changes})
+
+
+def run(*steps: Step, **changes: Any) -> Ran:
     ran = Ran(ScriptedAdapter(steps))
 
     async def go() -> None:
-        one = deployment("d", of={"price": price(per_request_micro_usd=5)}, timeouts=TIMEOUTS)
-        attempt = RunningAttempt(
-            call(snapshot(one), deadline, **changes),
-            candidate(one, max_output_tokens=77),
-            ran.adapter,
-            LoopClock(),
-            stream=stream,
-            allowed_seconds=allowed,
-        )
+        attempt = RunningAttempt(assignment(**changes), ran.adapter, LoopClock())
         try:
-            if not stream:
-                await attempt.run_whole()
-            else:
-                async with aclosing(attempt.run()) as batches:
-                    async for batch in batches:
-                        ran.batches.append(batch)
+            batch: Sequence[ReplyEvent] | None = await attempt.begin()
+            while batch is not None:
+                ran.batches.append(batch)
+                batch = await attempt.next()
         except (ProviderFault, DeadlineExceeded, RuntimeError) as error:
             ran.error = error
+        await attempt.close()
         ran.seconds = asyncio.get_running_loop().time()
         outcome = AttemptOutcome.SUCCEEDED if ran.error is None else AttemptOutcome.FAILED
         ran.accounted = attempt.account(outcome, ran.error if isinstance(ran.error, ProviderFault) else None)
@@ -106,18 +118,19 @@ def pings(count: int, seconds: float) -> list[Step]:
 
 class TestCall:
     def test_the_adapter_gets_what_it_needs(self) -> None:
-        asked = request(messages=(user("hi"),), generation=GenerationConfig(seed=3))
-        ran = run(*answers("Hello"), allowed=20.0, request=asked, headers={"traceparent": "t"})
+        messages, generation = (user("hi"),), GenerationConfig(seed=3)
+        headers = {"traceparent": "t"}
+        ran = run(*answers("Hello"), allowed=20.0, messages=messages, generation=generation, headers=headers)
         (sent,) = ran.adapter.calls
         assert sent.deployment.id == "d"
-        assert (sent.messages, sent.generation) == (asked.messages, asked.generation)
+        assert (sent.messages, sent.generation) == (messages, generation)
         assert (sent.max_output_tokens, sent.stream, sent.headers) == (77, True, {"traceparent": "t"})
         assert sent.timeout_seconds == 20.0 + BACKSTOP_SECONDS
 
-    def test_batches_come_as_the_network_delivered_them_without_pings(self) -> None:
-        ran = run(says("Hel"), PING, says("lo"), END)
+    def test_batches_come_as_the_network_delivered_them_from_the_first_content_on(self) -> None:
+        ran = run(PING, used(1, 0), says("Hel"), PING, says("lo"), END)
         assert ran.error is None
-        assert ran.batches == [says("Hel"), says("lo"), END]
+        assert ran.batches == [[*used(1, 0), *says("Hel")], PING, says("lo"), END]
         assert ran.text == "Hello"
 
 
@@ -145,7 +158,7 @@ class TestFirstToken:
         ran = run(Wait(6.0), (event,), Wait(6.0), *answers("late"))
         assert ran.fault[0] is FaultKind.TIMEOUT
         assert ran.seconds == 10.0
-        assert ran.batches == [(event,)]
+        assert ran.batches == []
 
     def test_it_is_measured(self) -> None:
         ran = run(Wait(1.5), PING, Wait(1.0), says("a"), Wait(3.0), END)
@@ -220,20 +233,10 @@ class TestAfterEnd:
         assert ran.error is None
         assert ran.account.usage == Usage(3, output_tokens=4)
 
-    def test_a_model_that_cannot_stream_has_no_timers_between_its_pieces(self) -> None:
-        """Asked for a stream, the dispatcher runs it like one, but without the timers of a stream."""
-        adapter = ScriptedAdapter([Wait(30.0), says("a"), Wait(20.0), END, Hang()])
-
-        async def go() -> float:
-            one = deployment("d", timeouts=TIMEOUTS)
-            attempt = RunningAttempt(
-                call(snapshot(one)), candidate(one), adapter, LoopClock(), stream=False, allowed_seconds=60.0
-            )
-            async with aclosing(attempt.run()) as batches:
-                assert [batch async for batch in batches] == [says("a"), END]
-            return asyncio.get_running_loop().time()
-
-        assert in_virtual_time(go()) == 50.0 + AFTER_END_SECONDS
+    def test_a_whole_answer_has_no_timers_between_its_pieces(self) -> None:
+        ran = run(Wait(30.0), says("a"), Wait(20.0), END, Hang(), stream=False)
+        assert (ran.error, ran.batches) == (None, [[*says("a"), *END]])
+        assert ran.seconds == 50.0 + AFTER_END_SECONDS
 
     @pytest.mark.parametrize("stream", [True, False])
     def test_a_connection_that_stays_open_does_not_hold_up_the_answer(self, stream: bool) -> None:
@@ -311,17 +314,77 @@ class TestAccount:
         assert ran.account.cost_micro_usd == 0
 
 
+class TestPace:
+    CREEPING = deployment("d", timeouts=replace(TIMEOUTS, least_tokens_per_second=1.0))
+
+    def creep(self, characters: int, **changes: Any) -> Ran:
+        """So many characters every two seconds, for half a minute."""
+        slow: list[Step] = [says("x" * characters), Wait(2.0)]
+        return run(*slow * 15, END, deployment=self.CREEPING, **changes)
+
+    def test_a_stream_that_creeps_is_given_up(self) -> None:
+        ran = self.creep(7, may_be_slow=False)
+        assert ran.fault == (FaultKind.TOO_SLOW, "the stream brings less than least_tokens_per_second")
+        assert ran.seconds == RATE_WINDOW_SECONDS
+
+    def test_one_that_is_fast_enough_is_not(self) -> None:
+        assert self.creep(8, may_be_slow=False).error is None
+
+    def test_nor_one_that_may_be_slow(self) -> None:
+        assert self.creep(1).error is None
+
+    def test_nor_a_deployment_without_a_least_pace(self) -> None:
+        slow: list[Step] = [says("x"), Wait(3.0)]
+        assert run(*slow * 15, END, may_be_slow=False).error is None
+
+    def test_arguments_and_reasoning_count(self) -> None:
+        pieces = (
+            (ToolCallDelta("t", arguments_json="x" * 8),),
+            (ReasoningDelta("r", "x" * 8),),
+            (TextDelta(0, "x" * 8),),
+        )
+        steps: list[Step] = [step for piece in pieces for step in (piece, Wait(2.0))]
+        assert run(*steps * 5, END, deployment=self.CREEPING, may_be_slow=False).error is None
+
+    def test_an_answer_that_came_late_but_whole_is_taken(self) -> None:
+        ran = run(
+            says("a"),
+            Wait(3.9),
+            says("b"),
+            Wait(3.9),
+            says("c"),
+            Wait(3.9),
+            END,
+            deployment=self.CREEPING,
+            may_be_slow=False,
+        )
+        assert (ran.error, ran.text) == (None, "abc")
+
+    @pytest.mark.parametrize(
+        ("failover", "least", "expected"),
+        [
+            (FailoverMode.TERMINATE, 1.0, True),
+            (FailoverMode.CONTINUE, 1.0, False),
+            (FailoverMode.RESTART, 1.0, False),
+            (FailoverMode.CONTINUE, 0.0, True),
+        ],
+    )
+    def test_slowness_matters_where_somebody_could_take_over(
+        self, failover: FailoverMode, least: float, expected: bool
+    ) -> None:
+        one = deployment("d", timeouts=replace(TIMEOUTS, least_tokens_per_second=least))
+        assert may_be_slow(one, failover) is expected
+
+
 def test_leaving_in_the_middle_closes_the_adapters_generator() -> None:
     adapter = ScriptedAdapter([says("a"), says("b"), Hang()])
 
     async def go() -> None:
-        one = deployment("d")
-        attempt = RunningAttempt(
-            call(snapshot(one)), candidate(one), adapter, LoopClock(), stream=True, allowed_seconds=9.0
-        )
-        async with aclosing(attempt.run()) as batches:
-            await anext(batches)
-            assert adapter.open_exchanges == 1
+        attempt = RunningAttempt(assignment(), adapter, LoopClock())
+        await attempt.begin()
+        assert adapter.open_exchanges == 1
+        await attempt.close()
         assert adapter.open_exchanges == 0
+        await attempt.close()
 
     in_virtual_time(go())

@@ -9,18 +9,22 @@ import pytest
 
 from kit.catalog import EVERYTHING, call, deployment, plan, snapshot
 from kit.clock import LoopClock, in_virtual_time
-from kit.dispatching import Dispatched, dispatch
+from kit.dispatching import Dispatched, dispatch, doorkeepers
 from kit.scripted import END, PING, CharacterCounter, Hang, ScriptedAdapter, Step, Wait, answers, says, used
-from pointsman_server.domain.call import AttemptOutcome, FailedOver, FailoverMode, Relay
-from pointsman_server.domain.catalog import Timeouts
+from kit.watching import SeenCall, SeenTelemetry
+from pointsman_server.adapters.answer_checker import SchemaAnswerChecker
+from pointsman_server.domain.call import AttemptOutcome, Call, FailedOver, FailoverMode, Relay
+from pointsman_server.domain.catalog import Deployment, Timeouts
 from pointsman_server.domain.errors import AttemptsFailed, DeadlineExceeded, StreamInterrupted
 from pointsman_server.domain.errors import Step as Journey
 from pointsman_server.domain.faults import FAULT_RULES, FaultKind, ProviderFault
 from pointsman_server.domain.plan import ExclusionReason
+from pointsman_server.domain.ports import Operation
 from pointsman_server.domain.reply import OpaqueDelta, ReasoningDelta, TextDelta, ToolCallDelta, Usage
 from pointsman_server.domain.request import Capability
-from pointsman_server.execution.dispatch import MAX_ATTEMPTS, Dispatcher, DispatchRecord
-from pointsman_server.execution.health import HealthBoard
+from pointsman_server.domain.resilience import Resilience, RetryPolicy
+from pointsman_server.execution.dispatch import Dispatcher
+from pointsman_server.execution.dispatch_record import DispatchRecord
 
 SUCCEEDED, FAILED, CANCELLED = AttemptOutcome.SUCCEEDED, AttemptOutcome.FAILED, AttemptOutcome.CANCELLED
 DOWN = ProviderFault(FaultKind.UNAVAILABLE, "down")
@@ -31,6 +35,9 @@ NEXT = sorted((kind for kind, rule in FAULT_RULES.items() if rule.try_next and n
 TIMEOUTS = Timeouts(first_token_seconds=10.0, idle_seconds=4.0, total_seconds=60.0)
 NOT_STREAMING = EVERYTHING - {Capability.STREAMING}
 
+ONCE = {"resilience": Resilience(retries=RetryPolicy(attempts_per_deployment=1))}
+"""Nobody is asked twice: what follows a retry is told in test_retries.py."""
+
 Changes = Mapping[str, Mapping[str, Any]]
 
 
@@ -38,7 +45,7 @@ def run(scripts: Mapping[str, tuple[Step, ...]], of: Changes | None = None, **op
     """A dispatch over deployments with these names; `of` changes their models."""
     models = of or {}
     named = [(deployment(name, of=models.get(name), timeouts=TIMEOUTS), steps) for name, steps in scripts.items()]
-    return dispatch(named, **options)
+    return dispatch(named, **{"policy": ONCE, **options})
 
 
 def streamed(scripts: Mapping[str, tuple[Step, ...]], of: Changes | None = None, **options: Any) -> Dispatched:
@@ -80,7 +87,7 @@ class TestFallback:
     def test_there_is_a_most_of_attempts(self) -> None:
         ran = run({name: (DOWN,) for name in "abcdefgh"})
         assert ran.asked == list("abcdef")
-        assert len(ran.asked) == MAX_ATTEMPTS
+        assert len(ran.asked) == RetryPolicy().attempts_per_call
         assert isinstance(ran.error, AttemptsFailed)
 
     def test_the_last_attempt_may_still_answer(self) -> None:
@@ -118,7 +125,8 @@ class TestTime:
             assert (ran.error.step, ran.error.attempts) == (Journey.DISPATCH, ())
 
     def test_a_stream_that_fails_late_leaves_no_time_for_another(self) -> None:
-        ran = streamed({"a": (Wait(0.97), DOWN), "b": answers("B")}, deadline=1.0)
+        late = (says("x"), Wait(0.97), DOWN)
+        ran = streamed({"a": late, "b": answers("B")}, deadline=1.0, failover=FailoverMode.RESTART)
         assert ran.asked == ["a"]
         assert isinstance(ran.error, DeadlineExceeded)
         assert [one.deployment_id for one in ran.error.attempts] == ["a"]
@@ -146,9 +154,13 @@ class TestTime:
         ran = run({"a": (Hang(),), "b": (Wait(3.9), *answers("B"))}, deadline=10.0)
         assert ran.text == "B"
 
-    def test_a_stream_needs_no_such_share(self) -> None:
-        ran = streamed({"a": (Wait(9.0), *answers("A")), "b": answers("B")}, deadline=10.0)
-        assert (ran.asked, ran.text) == (["a"], "A")
+    def test_a_silent_stream_leaves_it_too(self) -> None:
+        ran = streamed({"a": (Hang(),), "b": answers("B")}, deadline=10.0)
+        assert (ran.text, ran.seconds) == ("B", 6.0)
+
+    def test_a_stream_that_speaks_may_use_all_the_time(self) -> None:
+        ran = streamed({"a": (Wait(5.9), says("A"), Wait(3.9), says("A"), END), "b": answers("B")}, deadline=10.0)
+        assert (ran.asked, ran.text) == (["a"], "AA")
 
     def test_the_deployments_own_total_counts_as_well(self) -> None:
         ran = run({"a": (Hang(),)}, deadline=1_000.0)
@@ -229,7 +241,7 @@ class TestRestart:
     def test_what_failed_before_its_first_piece_is_not_announced(self) -> None:
         scripts = {"a": (says("x"), DOWN), "b": (DOWN,), "c": (says("y"), DOWN), "d": answers("D")}
         ran = streamed(scripts, failover=FailoverMode.RESTART)
-        assert [(one.from_deployment_id, one.to_deployment_id) for one in ran.failovers] == [("a", "b"), ("c", "d")]
+        assert [(one.from_deployment_id, one.to_deployment_id) for one in ran.failovers] == [("a", "c"), ("c", "d")]
         assert (ran.relayed, ran.text) == ("D", "D")
 
     def test_with_nobody_left_it_is_interrupted(self) -> None:
@@ -237,10 +249,10 @@ class TestRestart:
         assert isinstance(ran.error, StreamInterrupted)
         assert ran.relayed == "Hel"
 
-    def test_what_was_withdrawn_does_not_count_as_sent(self) -> None:
+    def test_what_was_sent_stands_until_something_takes_its_place(self) -> None:
         ran = streamed({"a": (says("Hel"), DOWN), "b": (DOWN,)}, failover=FailoverMode.RESTART)
-        assert type(ran.error) is AttemptsFailed
-        assert ran.relayed == ""
+        assert isinstance(ran.error, StreamInterrupted)
+        assert (ran.relayed, ran.failovers, ran.error.output_tokens) == ("Hel", [], 3)
 
     def test_an_invalid_request_ends_it_there(self) -> None:
         ran = streamed({"a": (says("Hel"), INVALID), "b": answers("B")}, failover=FailoverMode.RESTART)
@@ -258,6 +270,14 @@ class TestHealth:
         assert ran.out == {"a": ExclusionReason.COOLDOWN}
 
 
+def leaving(one: Deployment, adapter: ScriptedAdapter) -> tuple[Call, SeenCall, Dispatcher]:
+    """What a dispatch needs that nobody waits for to its end."""
+    clock, telemetry, one_call = LoopClock(), SeenTelemetry(), call(snapshot(one))
+    adapters, keepers = {one.provider.id: adapter}, doorkeepers(clock, telemetry)
+    watch = telemetry.call(one_call, Operation.STREAM_COMPLETE)
+    return one_call, watch, Dispatcher(adapters, keepers, SchemaAnswerChecker(), CharacterCounter(), clock)
+
+
 class TestLeaving:
     @staticmethod
     def leave_after(adapter: ScriptedAdapter, seconds: float) -> DispatchRecord:
@@ -266,10 +286,10 @@ class TestLeaving:
 
         async def go() -> None:
             one = deployment("a")
-            dispatcher = Dispatcher({"a-provider": adapter}, HealthBoard(LoopClock()), CharacterCounter(), LoopClock())
+            one_call, watch, dispatcher = leaving(one, adapter)
 
             async def consume() -> None:
-                async with aclosing(dispatcher.run(call(snapshot(one)), plan([one]), record, stream=True)) as events:
+                async with aclosing(dispatcher.run(one_call, plan([one]), record, watch, stream=True)) as events:
                     async for _ in events:
                         pass
 
@@ -290,8 +310,9 @@ class TestLeaving:
         assert adapter.open_exchanges == 0
         (attempt,) = record.attempts
         assert (attempt.outcome, attempt.fault) == (CANCELLED, None)
-        assert attempt.usage == Usage(40)
-        assert record.cost_micro_usd == attempt.cost_micro_usd == 40
+        seen = 0 if seconds < 1.0 else 1
+        assert attempt.usage == Usage(40, output_tokens=seen or None)
+        assert record.cost_micro_usd == attempt.cost_micro_usd == 40 + 2 * seen
         assert (record.answered_by, record.reply, record.failures) == (None, None, ())
 
     def test_a_reader_that_leaves_between_pieces_closes_it_too(self) -> None:
@@ -299,8 +320,8 @@ class TestLeaving:
 
         async def go() -> None:
             one = deployment("a")
-            dispatcher = Dispatcher({"a-provider": adapter}, HealthBoard(LoopClock()), CharacterCounter(), LoopClock())
-            async with aclosing(dispatcher.run(call(snapshot(one)), plan([one]), record, stream=True)) as events:
+            one_call, watch, dispatcher = leaving(one, adapter)
+            async with aclosing(dispatcher.run(one_call, plan([one]), record, watch, stream=True)) as events:
                 await anext(events)
             assert adapter.open_exchanges == 0
 

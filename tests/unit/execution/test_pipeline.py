@@ -4,15 +4,18 @@ import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
 from kit.catalog import call, deployment, judged, price, request, snapshot
 from kit.clock import CountingIds, LoopClock, in_virtual_time
+from kit.dispatching import doorkeepers
 from kit.remembering import Remembered
 from kit.scripted import END, CharacterCounter, Hang, ScriptedAdapter, Step, Wait, answers, says, used
+from kit.watching import SeenTelemetry
+from pointsman_server.adapters.answer_checker import SchemaAnswerChecker
 from pointsman_server.adapters.stores.memory_ledger import MemoryLedger
 from pointsman_server.domain.call import (
     AttemptOutcome,
@@ -29,18 +32,24 @@ from pointsman_server.domain.errors import (
     DeadlineExceeded,
     DecisionExpired,
     NoEligibleDeployment,
+    Overloaded,
     StreamInterrupted,
 )
 from pointsman_server.domain.errors import Step as Journey
 from pointsman_server.domain.experience import Lesson
 from pointsman_server.domain.faults import FaultKind, ProviderFault
-from pointsman_server.domain.plan import Complexity, TaskType
+from pointsman_server.domain.plan import Complexity, ExclusionReason, TaskType
+from pointsman_server.domain.ports import Operation
 from pointsman_server.domain.record import PlanSummary, summarise
 from pointsman_server.domain.request import RoutingConstraints, Tier
+from pointsman_server.domain.resilience import Resilience, RetryPolicy
 from pointsman_server.execution.dispatch import Dispatcher
+from pointsman_server.execution.health import Admission
 from pointsman_server.execution.pipeline import Pipeline
 
 DOWN = ProviderFault(FaultKind.UNAVAILABLE, "down")
+LIMITED = ProviderFault(FaultKind.RATE_LIMITED, "x", retry_after_seconds=9.0)
+ONCE = Resilience(RetryPolicy(attempts_per_deployment=1))
 
 
 @dataclass
@@ -65,7 +74,8 @@ class House:
     ledger: WatchedLedger = field(default_factory=WatchedLedger)
     counter: CharacterCounter = field(default_factory=CharacterCounter)
     complexity: Complexity = field(default_factory=judged)
-    policy: dict[str, Any] = field(default_factory=dict)
+    policy: dict[str, Any] = field(default_factory=lambda: {"resilience": ONCE})
+    most_calls: int = 0
 
     def __post_init__(self) -> None:
         self.adapters = [ScriptedAdapter(script) for script in self.scripts]
@@ -73,14 +83,20 @@ class House:
         self.remembered = Remembered(self.clock)
         self.health = self.remembered.health
         prices = [(place + 1) * 1_000_000 for place in range(len(self.scripts))]
-        self.deployments = [deployment(f"d{n}", of={"price": price(rate, rate)}) for n, rate in enumerate(prices)]
+        self.deployments = [
+            deployment(f"d{n}", of={"price": price(rate, rate)}, max_concurrent_calls=self.most_calls)
+            for n, rate in enumerate(prices)
+        ]
         by_provider = {one.provider.id: adapter for one, adapter in zip(self.deployments, self.adapters, strict=True)}
-        dispatcher = Dispatcher(by_provider, self.health, self.counter, self.clock)
+        self.telemetry = SeenTelemetry()
+        keepers = replace(doorkeepers(self.clock, self.telemetry), health=self.health, places=self.remembered.places)
+        dispatcher = Dispatcher(by_provider, keepers, SchemaAnswerChecker(), self.counter, self.clock)
         self.pipeline = Pipeline(
             dispatcher,
             lambda asked: self.complexity,
             self.remembered.memory,
             self.ledger,
+            self.telemetry,
             self.counter,
             self.clock,
             CountingIds(),
@@ -89,6 +105,12 @@ class House:
     def call(self, deadline: float = 1e6, **changes: Any) -> Call:
         """A call of this house."""
         return call(snapshot(*self.deployments, **self.policy), deadline, **changes)
+
+    def fails(self, place: int, fault: ProviderFault) -> None:
+        """An attempt at this deployment fails elsewhere."""
+        admission = self.health.admit(self.deployments[place], snapshot(*self.deployments))
+        assert isinstance(admission, Admission)
+        admission.failed(fault)
 
     @property
     def calls(self) -> int:
@@ -137,7 +159,7 @@ class TestRoute:
         house = House([answers("A"), answers("B")])
 
         async def go() -> Any:
-            house.health.failed("d0", ProviderFault(FaultKind.RATE_LIMITED, "x", retry_after_seconds=9.0))
+            house.fails(0, LIMITED)
             return await house.pipeline.route(house.call())
 
         decision = in_virtual_time(go())
@@ -257,7 +279,7 @@ class TestLeaving:
                     pass
 
         leave(house, 2.0, consume)
-        assert house.ledger.booked_micro_usd == 20
+        assert house.ledger.booked_micro_usd == 20 + 1
 
     def test_a_stream_closed_between_events(self) -> None:
         house = House([(used(20, None), says("x"), Hang())])
@@ -271,18 +293,92 @@ class TestLeaving:
             assert house.holds_nothing()
 
         in_virtual_time(go())
-        assert house.ledger.booked_micro_usd == 20
+        assert house.ledger.booked_micro_usd == 20 + 1
 
-    def test_a_stream_closed_after_the_decision_spends_nothing(self) -> None:
-        house = House([answers("A")])
+    def test_what_was_seen_is_paid_for_even_if_nothing_was_reported(self) -> None:
+        """Hanging up one piece before the end is no way to get an answer for nothing."""
+        house = House([(says("12345"), Hang())])
 
         async def go() -> None:
-            events = house.pipeline.stream(house.call())
-            await anext(events)
-            await events.aclose()
+            async with aclosing(house.pipeline.stream(house.call())) as events:
+                assert isinstance(await anext(events), Decided)
 
         in_virtual_time(go())
-        assert (house.calls, house.ledger.reserved) == (0, [])
+        assert house.ledger.booked_micro_usd > 5
+
+
+class TestWatching:
+    def test_an_answer(self) -> None:
+        house = House([(DOWN,), answers("B")])
+        done = complete(house)
+        (seen,) = house.telemetry.calls
+        assert (seen.operation, seen.decisions, seen.completion) == (Operation.COMPLETE, [done.decision], done)
+        assert [(one.deployment_id, one.purpose.value) for one in seen.attempts] == [
+            ("d0", "first"),
+            ("d1", "fallback"),
+        ]
+        assert [one.account and one.account.outcome for one in seen.attempts] == [
+            AttemptOutcome.FAILED,
+            AttemptOutcome.SUCCEEDED,
+        ]
+        assert (seen.error, seen.first_contents) == (None, 0)
+
+    def test_a_stream_tells_when_the_first_piece_goes_out(self) -> None:
+        house = House([answers("A")])
+        stream(house)
+        assert (house.telemetry.calls[0].first_contents, house.telemetry.calls[0].error) == (1, None)
+
+    def test_a_refusal(self) -> None:
+        house = House([answers("A")])
+        with pytest.raises(NoEligibleDeployment):
+            complete(house, request=request(constraints=RoutingConstraints(denied_deployments=frozenset({"d0"}))))
+        (seen,) = house.telemetry.calls
+        assert isinstance(seen.error, NoEligibleDeployment)
+        assert (seen.decisions, seen.completion) == ([], None)
+
+    def test_a_decision_alone(self) -> None:
+        house = House([answers("A")])
+        decision = do(lambda: house.pipeline.route(house.call()))
+        (seen,) = house.telemetry.calls
+        assert (seen.operation, seen.decisions, seen.error) == (Operation.ROUTE, [decision], None)
+
+    def test_telemetrys_headers_go_to_the_provider(self) -> None:
+        house = House([answers("A")])
+        house.telemetry.headers = {"traceparent": "ours"}
+        complete(house, headers={"traceparent": "the caller's"})
+        assert house.adapters[0].calls[0].headers == {"traceparent": "ours"}
+
+    def test_without_any_the_callers_trace_context_does(self) -> None:
+        house = House([answers("A")])
+        complete(house, headers={"traceparent": "the caller's"})
+        assert house.adapters[0].calls[0].headers == {"traceparent": "the caller's"}
+
+
+class TestPlaces:
+    def test_a_full_deployment_is_left_out_of_decisions(self) -> None:
+        house = House([(Wait(1.0), *answers("A")), answers("B")], most_calls=1)
+
+        async def go() -> Decision:
+            first = asyncio.ensure_future(house.pipeline.complete(house.call()))
+            await asyncio.sleep(0.5)
+            decision = await house.pipeline.route(house.call())
+            await first
+            return decision
+
+        decision = in_virtual_time(go())
+        assert [(one.deployment_id, one.reason) for one in decision.plan.rejections] == [("d0", ExclusionReason.BUSY)]
+
+    def test_when_all_are_full_callers_are_told_to_come_back(self) -> None:
+        house = House([(Wait(1.0), *answers("A"))], most_calls=1)
+
+        async def go() -> None:
+            first = asyncio.ensure_future(house.pipeline.complete(house.call()))
+            await asyncio.sleep(0.5)
+            with pytest.raises(Overloaded):
+                await house.pipeline.complete(house.call())
+            await first
+
+        in_virtual_time(go())
 
 
 def test_many_calls_at_once_keep_their_accounts_apart() -> None:
@@ -348,7 +444,7 @@ class TestFollowing:
         named = self.route(house)
 
         async def go() -> Completion:
-            house.health.failed("d0", ProviderFault(FaultKind.RATE_LIMITED, "x", retry_after_seconds=9.0))
+            house.fails(0, LIMITED)
             return await house.pipeline.complete(house.call(request_digest=b"same", decision_id=named))
 
         assert in_virtual_time(go()).answered_by.deployment.id == "d1"

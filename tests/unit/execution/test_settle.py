@@ -1,42 +1,66 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from kit.catalog import call, candidate, deployment, plan, request, snapshot
 from kit.scripted import CharacterCounter
-from pointsman_server.domain.call import Attempt, AttemptOutcome, Completion, Decision
+from pointsman_server.domain.call import Attempt, AttemptOutcome, AttemptPurpose, Completion, Decision
 from pointsman_server.domain.faults import FaultKind, ProviderFault
 from pointsman_server.domain.message import OpaquePart, Part, ReasoningPart, TextPart, ToolCallPart
+from pointsman_server.domain.plan import TokenEstimate
 from pointsman_server.domain.reply import FinishReason, Reply, Usage
 from pointsman_server.domain.request import GenerationConfig
-from pointsman_server.execution.settle import count_output_tokens, settle
+from pointsman_server.execution.dispatch_record import DispatchRecord
+from pointsman_server.execution.settle import count_output_tokens, estimate_cancelled, settle
 
 WHOLE = Usage(input_tokens=40, output_tokens=10)
+NOTHING = Usage()
 ONE = deployment("one")
+TIMEOUT = ProviderFault(FaultKind.TIMEOUT, "x")
 
 
 def reply(usage: Usage = WHOLE, model: str = "one-1", parts: tuple[Part, ...] = (TextPart("Hello"),)) -> Reply:
     return Reply(parts, FinishReason.STOP, "stop", usage, (), "id", model)
 
 
-def attempt(name: str = "one", fault: ProviderFault | None = None, cost: int = 0) -> Attempt:
-    outcome = AttemptOutcome.SUCCEEDED if fault is None else AttemptOutcome.FAILED
-    return Attempt(deployment(name), 1.0, None, outcome, Usage(), cost, fault)
+def attempt(
+    name: str = "one",
+    fault: ProviderFault | None = None,
+    cost: int = 0,
+    purpose: AttemptPurpose = AttemptPurpose.FIRST,
+    outcome: AttemptOutcome | None = None,
+    usage: Usage = NOTHING,
+) -> Attempt:
+    ended = outcome or (AttemptOutcome.SUCCEEDED if fault is None else AttemptOutcome.FAILED)
+    return Attempt(ONE if name == "one" else deployment(name), 1.0, None, ended, usage, cost, fault, purpose)
 
 
-def settled(answer: Reply, *before: Attempt, wanted: int | None = None, one: Any = ONE) -> Completion:
-    asked = request(generation=GenerationConfig(max_output_tokens=wanted))
-    decision = Decision("dec", plan([one]), 0.01)
-    return settle(
-        call(snapshot(one), request=asked),
-        decision,
-        candidate(one, max_output_tokens=500),
-        answer,
-        (*before, attempt()),
-        CharacterCounter(),
+def settled(
+    answer: Reply,
+    *before: Attempt,
+    wanted: int | None = None,
+    one: Any = ONE,
+    purpose: AttemptPurpose = AttemptPurpose.FIRST,
+    whole: Reply | None = None,
+    kept_from: tuple[Attempt, ...] = (),
+    schema_checked: bool = True,
+    schema: dict[str, Any] | None = None,
+) -> Completion:
+    generation = GenerationConfig(max_output_tokens=wanted, response_schema=schema)
+    route = plan([one])
+    record = DispatchRecord(
+        attempts=[*before, replace(attempt(purpose=purpose), deployment=one)],
+        answered_by=candidate(one, max_output_tokens=500),
+        reply=whole or answer,
+        own=answer,
+        kept_from=list(kept_from),
+        schema_checked=schema_checked,
     )
+    one_call = call(snapshot(one), request=request(generation=generation))
+    return settle(one_call, Decision("dec", route, 0.01), record, CharacterCounter(), route.input_tokens)
 
 
 def codes(completion: Completion) -> list[str]:
@@ -127,6 +151,70 @@ class TestWarnings:
         assert all("500" in warning.message for warning in done.warnings)
 
     def test_a_fallback(self) -> None:
-        done = settled(reply(), attempt("zero", ProviderFault(FaultKind.TIMEOUT, "x")), attempt("half", None))
+        done = settled(reply(), attempt("zero", TIMEOUT), attempt("half", TIMEOUT))
         assert codes(done) == ["fallback"]
         assert done.warnings[0].message == "zero failed (timeout); one answered instead"
+
+    def test_a_retry(self) -> None:
+        done = settled(reply(), attempt("one", TIMEOUT))
+        assert codes(done) == ["retried"]
+        assert done.warnings[0].message == "one failed (timeout); answered when asked again"
+
+    def test_a_hedge(self) -> None:
+        slow = attempt("zero", outcome=AttemptOutcome.CANCELLED)
+        done = settled(reply(), slow, purpose=AttemptPurpose.HEDGE)
+        assert codes(done) == ["hedged"]
+        assert done.warnings[0].message == "zero was slow to begin; one was asked as well and answered first"
+
+    def test_a_hedge_that_lost_is_nothing_to_warn_about(self) -> None:
+        lost = attempt("zero", outcome=AttemptOutcome.CANCELLED, purpose=AttemptPurpose.HEDGE)
+        assert codes(settled(reply(), lost)) == []
+
+    def test_a_repair(self) -> None:
+        wrong = attempt("one", ProviderFault(FaultKind.ANSWER_INVALID, "x"))
+        assert codes(settled(reply(), wrong, purpose=AttemptPurpose.REPAIR)) == ["repaired"]
+
+    def test_a_continuation(self) -> None:
+        cut = attempt("zero", ProviderFault(FaultKind.STREAM_CUT, "x"))
+        done = settled(reply(), cut, purpose=AttemptPurpose.CONTINUATION, kept_from=(cut,))
+        assert codes(done) == ["usage_estimated", "continued"][1:]
+        assert done.warnings[0].message == "zero broke off; one went on from there"
+
+    def test_a_schema_that_could_not_be_applied(self) -> None:
+        assert codes(settled(reply(), schema_checked=False)) == ["schema_not_checked"]
+
+    def test_an_answer_with_a_schema_that_was_cut(self) -> None:
+        cut = replace(reply(), finish_reason=FinishReason.LENGTH)
+        assert codes(settled(cut, schema={"type": "object"})) == ["schema_not_checked"]
+
+
+class TestContinued:
+    def test_the_usage_is_that_of_all_parts(self) -> None:
+        cut = attempt("zero", ProviderFault(FaultKind.STREAM_CUT, "x"), cost=70, usage=Usage(50, output_tokens=10))
+        whole = reply(parts=(TextPart("Hello, world"),))
+        done = settled(reply(), cut, whole=whole, purpose=AttemptPurpose.CONTINUATION, kept_from=(cut,))
+        assert (done.usage, done.estimated) == (Usage(90, output_tokens=20), False)
+        assert (done.reply.text, done.cost_micro_usd) == ("Hello, world", 70 + 60)
+
+    def test_it_is_an_estimate_where_the_first_gave_no_counts(self) -> None:
+        cut = attempt("zero", ProviderFault(FaultKind.STREAM_CUT, "x"))
+        done = settled(reply(), cut, purpose=AttemptPurpose.CONTINUATION, kept_from=(cut,))
+        assert (done.usage, done.estimated) == (WHOLE, True)
+
+
+class TestCancelled:
+    SEEN = reply(NOTHING, parts=(TextPart("12345"),))
+    COUNTED = TokenEstimate(40, exact=True, upper_bound=50)
+
+    def test_what_was_seen_is_counted_and_priced(self) -> None:
+        hung_up = estimate_cancelled(attempt(), self.SEEN, self.COUNTED, CharacterCounter())
+        assert (hung_up.usage, hung_up.cost_micro_usd) == (Usage(40, output_tokens=5), 50)
+
+    def test_what_the_provider_reported_goes_before(self) -> None:
+        reported = attempt(usage=WHOLE, cost=60)
+        assert estimate_cancelled(reported, self.SEEN, self.COUNTED, CharacterCounter()) is reported
+
+    def test_nobody_waits_for_the_tokenizer(self) -> None:
+        counter = CharacterCounter(is_ready=False)
+        hung_up = estimate_cancelled(attempt(), self.SEEN, self.COUNTED, counter)
+        assert hung_up.usage == Usage(40, output_tokens=2)

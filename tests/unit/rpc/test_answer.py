@@ -13,6 +13,7 @@ from pointsman.v1 import answer_pb2, completion_pb2, decision_pb2
 from pointsman_server.domain.call import (
     Attempt,
     AttemptOutcome,
+    AttemptPurpose,
     Completed,
     Completion,
     Decided,
@@ -254,7 +255,8 @@ class TestEnums:
             (answer_pb2.AttemptError.keys(), "ATTEMPT_ERROR_", FaultKind, set()),
             (answer_pb2.AttemptOutcome.keys(), "ATTEMPT_OUTCOME_", AttemptOutcome, set()),
             (decision_pb2.ExclusionReason.keys(), "EXCLUSION_REASON_", ExclusionReason, set()),
-            (answer_pb2.StreamFailover.keys(), "STREAM_FAILOVER_", FailoverMode, {"CONTINUE"}),
+            (answer_pb2.StreamFailover.keys(), "STREAM_FAILOVER_", FailoverMode, set()),
+            (answer_pb2.AttemptPurpose.keys(), "ATTEMPT_PURPOSE_", AttemptPurpose, set()),
         ],
     )
     def test_nothing_of_the_contract_is_left_over(

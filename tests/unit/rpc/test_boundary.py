@@ -14,10 +14,10 @@ from kit.house import Door, open_door
 from kit.running import RichError, router, spec
 from pointsman.v1 import answer_pb2, completion_pb2, router_service_pb2, router_service_pb2_grpc
 from pointsman_server.domain.errors import Draining
+from pointsman_server.execution.admission import FIRST_RETRY_SECONDS
 from pointsman_server.rpc.boundary import (
     CURRENT_CALL,
     MAX_METADATA_ENTRIES,
-    OVERLOADED_RETRY_SECONDS,
     Boundary,
     CallInfo,
 )
@@ -249,7 +249,7 @@ class TestOverload:
         running = await busy(door, handlers, 3)
         error = await refusal(router(door.channel).Complete(complete()))
         assert (error.code, error.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED")
-        assert error.details["RetryInfo"].retry_delay.ToMilliseconds() == OVERLOADED_RETRY_SECONDS * 1_000
+        assert error.details["RetryInfo"].retry_delay.ToMilliseconds() == FIRST_RETRY_SECONDS * 1_000
         assert error.details["QuotaFailure"].violations[0].subject == "server"
         handlers.go_on.set()
         assert [(await call).request_id for call in running] == ["done"] * 3

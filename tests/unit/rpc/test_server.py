@@ -10,11 +10,11 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from kit.clock import CountingIds, FakeClock
-from kit.house import NO_FEEDBACK, open_door
+from kit.house import NO_ADMIN, NO_FEEDBACK, open_door
 from kit.running import RichError
 from pointsman.v1 import router_service_pb2_grpc
 from pointsman_server.rpc.boundary import Boundary
-from pointsman_server.rpc.server import ROUTER_SERVICE, GrpcServer
+from pointsman_server.rpc.server import ROUTER_SERVICE, GrpcServer, Servicers
 
 FEEDBACK = "pointsman.v1.FeedbackService"
 _NOTHING: Any = router_service_pb2_grpc.RouterServiceServicer
@@ -28,7 +28,7 @@ async def test_an_address_that_is_taken_is_told() -> None:
         other.listen()
         address = f"127.0.0.1:{other.getsockname()[1]}"
         boundary = Boundary(CountingIds(), FakeClock(), 1)
-        server = GrpcServer(NOBODY, NO_FEEDBACK, boundary, address=address, offer_reflection=False)
+        server = GrpcServer(Servicers(NOBODY, NO_FEEDBACK, NO_ADMIN), boundary, address=address, offer_reflection=False)
         with pytest.raises(OSError, match=f"cannot listen on {address}"):
             await server.start()
         await server.stop()
@@ -63,7 +63,7 @@ async def test_reflection_is_offered_or_not(offered: bool) -> None:
 async def test_a_service_that_is_not_served_says_so() -> None:
     async with open_door(NOBODY) as door:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await door.channel.unary_unary("/pointsman.v1.AdminService/GetStatus")(b"")
+            await door.channel.unary_unary("/pointsman.v1.EmbeddingService/Embed")(b"")
         error = RichError(caught.value)
         assert (error.code, error.reason) == (grpc.StatusCode.UNIMPLEMENTED, "FEATURE_UNAVAILABLE")
         assert door.boundary.active_calls == 0

@@ -9,12 +9,13 @@ import pytest
 from google.rpc import error_details_pb2
 
 from kit.catalog import rejection
+from pointsman.v1 import answer_pb2
 from pointsman.v1.errors_pb2 import ErrorReason
 from pointsman_server.domain import errors
 from pointsman_server.domain.errors import FailedAttempt, FieldProblem
 from pointsman_server.domain.faults import FaultKind
 from pointsman_server.domain.plan import ExclusionReason
-from pointsman_server.rpc.status import MalformedRequest, TooMuchMetadata, status_of
+from pointsman_server.rpc.status import MalformedRequest, RequestTooSlow, TooMuchMetadata, status_of
 
 Code = grpc.StatusCode
 PROBLEMS = (FieldProblem("completion.tier", "must be set"),)
@@ -24,6 +25,13 @@ OUT = (rejection("d", ExclusionReason.REGION), rejection("e", ExclusionReason.CO
 def failed(*kinds: FaultKind, retry: float | None = None) -> errors.AttemptsFailed:
     return errors.AttemptsFailed(
         tuple(FailedAttempt(f"d{n}", kind, f"said {n}") for n, kind in enumerate(kinds)), retry
+    )
+
+
+def misfit(text: str = '{"canary": 1}', *, streamed: bool = False) -> errors.AnswerInvalid:
+    attempts = (FailedAttempt("d", FaultKind.ANSWER_INVALID, "does not fit"),) * 2
+    return errors.AnswerInvalid(
+        attempts, text=text, violations=("/canary: 1",), output_tokens=12, cost_micro_usd=34, streamed=streamed
     )
 
 
@@ -71,9 +79,13 @@ TABLE: dict[str, Row] = {
         Code.ABORTED,
         "STREAM_INTERRUPTED",
     ),
+    "AnswerInvalid": Row(misfit(), Code.UNAVAILABLE, "ANSWER_INVALID", ("InvalidAnswer",)),
+    "AnswerInvalid, streamed": Row(misfit(streamed=True), Code.ABORTED, "ANSWER_INVALID", ("InvalidAnswer",)),
     "DeadlineExceeded": Row(errors.DeadlineExceeded(errors.Step.DECIDE), Code.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
     "Overloaded": Row(errors.Overloaded(0.5), Code.RESOURCE_EXHAUSTED, "OVERLOADED", ("RetryInfo", "QuotaFailure")),
+    "ReaderTooSlow": Row(errors.ReaderTooSlow(), Code.UNAVAILABLE, "READER_TOO_SLOW"),
     "Draining": Row(errors.Draining(1.0), Code.UNAVAILABLE, "DRAINING", ("RetryInfo",)),
+    "RequestTooSlow": Row(RequestTooSlow(), Code.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
     "MalformedRequest": Row(MalformedRequest(), Code.INVALID_ARGUMENT, "MALFORMED_REQUEST", ("BadRequest",)),
     "TooMuchMetadata": Row(TooMuchMetadata(), Code.RESOURCE_EXHAUSTED, "REQUEST_TOO_LARGE"),
     "NotImplementedError": Row(NotImplementedError("canary"), Code.UNIMPLEMENTED, "FEATURE_UNAVAILABLE"),
@@ -96,6 +108,8 @@ OF_FAULTS: dict[FaultKind, tuple[grpc.StatusCode, str, tuple[str, ...]]] = {
     FaultKind.MALFORMED_REPLY: UNAVAILABLE,
     FaultKind.EMPTY_REPLY: UNAVAILABLE,
     FaultKind.STREAM_CUT: UNAVAILABLE,
+    FaultKind.ANSWER_INVALID: UNAVAILABLE,
+    FaultKind.TOO_SLOW: UNAVAILABLE,
     FaultKind.UNKNOWN: UNAVAILABLE,
 }
 
@@ -110,7 +124,7 @@ class Told:
         for packed in self.sent.details:
             name = packed.TypeName().rsplit(".", 1)[-1]
             assert name not in self.details, f"{name} twice"
-            self.details[name] = getattr(error_details_pb2, name)()
+            self.details[name] = getattr(answer_pb2 if name == "InvalidAnswer" else error_details_pb2, name)()
             packed.Unpack(self.details[name])
         self.info = self.details["ErrorInfo"]
         self.others = tuple(name for name in self.details if name != "ErrorInfo")
@@ -205,6 +219,14 @@ class TestDetails:
         assert told.info.metadata["attempts"] == "a:quota,b:stream_cut"
         assert (told.info.metadata["outputTokens"], told.info.metadata["costMicroUsd"]) == ("12", "34")
         assert "not the whole answer" in told.sent.message
+
+    def test_an_answer_that_does_not_fit_with_its_account(self) -> None:
+        told = Told(misfit())
+        detail, metadata = told.details["InvalidAnswer"], told.info.metadata
+        assert (detail.text, list(detail.violations)) == ('{"canary": 1}', ["/canary: 1"])
+        assert metadata["attempts"] == "d:answer_invalid,d:answer_invalid"
+        assert (metadata["outputTokens"], metadata["costMicroUsd"], metadata["textCharacters"]) == ("12", "34", "13")
+        assert "canary" not in told.sent.message
 
     def test_the_step_of_a_deadline_and_what_was_tried(self) -> None:
         tried = (FailedAttempt("a", FaultKind.TIMEOUT, "x"),)

@@ -1,0 +1,56 @@
+"""The rooms of a call, put together: what a process remembers, who stands at the attempts' door, and the journey."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from random import Random
+
+from pointsman_server.adapters.answer_checker import SchemaAnswerChecker
+from pointsman_server.adapters.stores.decision_file import StateFolder
+from pointsman_server.decision.complexity import judge_complexity
+from pointsman_server.domain.ports import Clock, Ids, Ledger, ProviderAdapter, Telemetry, TokenCounter
+from pointsman_server.execution.admission import DeploymentPlaces
+from pointsman_server.execution.agenda import Doorkeepers
+from pointsman_server.execution.decisions import DecisionBook
+from pointsman_server.execution.dispatch import Dispatcher
+from pointsman_server.execution.feedback import FeedbackBook
+from pointsman_server.execution.health import HealthBoard
+from pointsman_server.execution.pipeline import Memory, Pipeline
+from pointsman_server.execution.retrying import ShareBudget
+from pointsman_server.execution.sessions import SessionBook
+
+
+def build_memory(clock: Clock, state: StateFolder, telemetry: Telemetry) -> Memory:
+    """What the process remembers between calls, with the verdicts of earlier ones."""
+    feedback = FeedbackBook(clock, state.verdicts)
+    feedback.recall(state.earlier_verdicts())
+    return Memory(
+        health=HealthBoard(clock, telemetry.breaker_changed),
+        places=DeploymentPlaces(),
+        sessions=SessionBook(clock),
+        feedback=feedback,
+        decisions=DecisionBook(clock),
+        log=state.decisions,
+    )
+
+
+def build_pipeline(
+    memory: Memory,
+    adapters: Mapping[str, ProviderAdapter],
+    telemetry: Telemetry,
+    ledger: Ledger,
+    counter: TokenCounter,
+    clock: Clock,
+    ids: Ids,
+) -> Pipeline:
+    """The journey of calls over these adapters."""
+    keepers = Doorkeepers(
+        health=memory.health,
+        places=memory.places,
+        retries=ShareBudget(clock),
+        hedges=ShareBudget(clock),
+        telemetry=telemetry,
+        random=Random(),  # noqa: S311 - pauses need to differ, not to be secret
+    )
+    dispatcher = Dispatcher(adapters, keepers, SchemaAnswerChecker(), counter, clock)
+    return Pipeline(dispatcher, judge_complexity, memory, ledger, telemetry, counter, clock, ids)

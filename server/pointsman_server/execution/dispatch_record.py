@@ -1,0 +1,41 @@
+"""What one call's attempts came to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from pointsman_server.domain.call import Attempt
+from pointsman_server.domain.errors import FailedAttempt
+from pointsman_server.domain.plan import Candidate
+from pointsman_server.domain.reply import Reply
+
+
+@dataclass(slots=True)
+class DispatchRecord:
+    """What happened so far; `answered_by`, `reply` and `own` are set when an answer stands.
+
+    `reply` is what the caller gets; `own` is what the last attempt brought of it, which is all of it unless it went on
+    from another's text (`kept_from`).
+    """
+
+    attempts: list[Attempt] = field(default_factory=list)
+    answered_by: Candidate | None = None
+    reply: Reply | None = None
+    own: Reply | None = None
+    kept_from: list[Attempt] = field(default_factory=list)
+    schema_checked: bool = True
+    """Whether an answer that had to be checked against a schema could be."""
+
+    @property
+    def cost_micro_usd(self) -> int:
+        """Cost of all attempts so far."""
+        return sum(attempt.cost_micro_usd for attempt in self.attempts)
+
+    @property
+    def failures(self) -> tuple[FailedAttempt, ...]:
+        """The attempts that failed, as callers are told."""
+        return tuple(
+            FailedAttempt(attempt.deployment.id, attempt.fault.kind, attempt.fault.detail)
+            for attempt in self.attempts
+            if attempt.fault is not None
+        )

@@ -1,0 +1,90 @@
+"""The account of one call's attempts: each is begun once and ended once, whatever happens in between."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from pointsman_server.domain.call import Attempt, AttemptOutcome, Call
+from pointsman_server.domain.faults import FaultKind, ProviderFault
+from pointsman_server.domain.plan import RoutePlan
+from pointsman_server.domain.ports import AnswerChecker, AttemptWatch, CallWatch, Clock, ProviderAdapter, TokenCounter
+from pointsman_server.execution.agenda import Doorkeepers, Turn
+from pointsman_server.execution.attempt import Assignment, RunningAttempt
+from pointsman_server.execution.dispatch_record import DispatchRecord
+from pointsman_server.execution.settle import estimate_cancelled
+
+
+@dataclass(frozen=True, slots=True)
+class Equipment:
+    """What every dispatch needs."""
+
+    adapters: Mapping[str, ProviderAdapter]
+    keepers: Doorkeepers
+    checker: AnswerChecker
+    counter: TokenCounter
+    clock: Clock
+
+
+class Journal:
+    """Begins and ends the attempts of one call."""
+
+    def __init__(
+        self, call: Call, plan: RoutePlan, record: DispatchRecord, watch: CallWatch, equipment: Equipment
+    ) -> None:
+        self._call = call
+        self._plan = plan
+        self._record = record
+        self._watch = watch
+        self._equipment = equipment
+        self._running: dict[RunningAttempt, tuple[Turn, AttemptWatch]] = {}
+
+    def watch(self, turn: Turn) -> AttemptWatch:
+        """Telemetry's eye on an attempt that is about to start."""
+        return self._watch.attempt(turn.candidate.deployment, turn.purpose)
+
+    def start(self, turn: Turn, watch: AttemptWatch, assignment: Assignment) -> RunningAttempt:
+        """Starts an attempt."""
+        adapter = self._equipment.adapters[assignment.deployment.provider.id]
+        attempt = RunningAttempt(assignment, adapter, self._equipment.clock)
+        self._running[attempt] = turn, watch
+        return attempt
+
+    def turn_of(self, attempt: RunningAttempt) -> Turn:
+        """The turn of an attempt that still runs."""
+        return self._running[attempt][0]
+
+    async def end(self, attempt: RunningAttempt, outcome: AttemptOutcome, fault: ProviderFault | None = None) -> None:
+        """Ends an attempt: connection, account, health, place and telemetry, in this order."""
+        turn, watch = self._running.pop(attempt)
+        try:
+            await attempt.close()
+        finally:
+            account = attempt.account(outcome, fault)
+            if outcome is AttemptOutcome.CANCELLED:
+                account = self._with_tokens_seen(account, attempt)
+            self._record.attempts.append(account)
+            _tell_health(turn, account)
+            turn.place.give_back()
+            watch.ended(account)
+
+    async def end_all(self, but: RunningAttempt | None = None) -> None:
+        """Hangs up on whatever still runs, except for one."""
+        for attempt in tuple(self._running):
+            if attempt is not but:
+                await self.end(attempt, AttemptOutcome.CANCELLED)
+
+    def _with_tokens_seen(self, account: Attempt, attempt: RunningAttempt) -> Attempt:
+        # The provider bills what it sent before we hung up, and does not say any more how much that was.
+        if not attempt.builder.has_content:
+            return account
+        return estimate_cancelled(account, attempt.builder.build(), self._plan.input_tokens, self._equipment.counter)
+
+
+def _tell_health(turn: Turn, account: Attempt) -> None:
+    if account.fault is not None and account.fault.kind is not FaultKind.ANSWER_INVALID:
+        turn.admission.failed(account.fault)
+    elif account.outcome is AttemptOutcome.CANCELLED:
+        turn.admission.released()
+    else:
+        turn.admission.succeeded(account.first_token_seconds)

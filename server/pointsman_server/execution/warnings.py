@@ -1,0 +1,67 @@
+"""What the caller should know of an answer although the call succeeded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pointsman_server.domain.call import AttemptPurpose, Call, Warning
+from pointsman_server.domain.catalog import Deployment
+from pointsman_server.domain.reply import FinishReason
+from pointsman_server.execution.dispatch_record import DispatchRecord
+
+
+def warnings_about(call: Call, record: DispatchRecord) -> Iterator[Warning]:
+    """All warnings, in a fixed order."""
+    if record.answered_by is None or record.reply is None or record.own is None:
+        raise AssertionError("only an answer is warned about")
+    deployment, usage = record.answered_by.deployment, record.own.usage
+    if deployment.provider.simulated:
+        yield Warning("simulated", "a simulated provider answered; configure a provider key for a real one")
+    if usage.implausible:
+        yield Warning("usage_implausible", "the provider reported impossible token counts")
+    elif usage.input_tokens is None or usage.output_tokens is None:
+        yield Warning("usage_estimated", "the provider reported no token counts; they are estimated")
+    if _is_another_model(deployment, record.own.model):
+        yield Warning("model_mismatch", "the provider says that another model than the configured answered")
+    yield from _about_limits(call, record.answered_by.max_output_tokens, record.reply.finish_reason)
+    if not record.schema_checked:
+        yield Warning("schema_not_checked", "the response_schema or the answer is too large to be checked")
+    yield from _about_attempts(record, deployment)
+
+
+def _about_limits(call: Call, most_output_tokens: int, finish_reason: FinishReason) -> Iterator[Warning]:
+    generation = call.request.generation
+    if generation.max_output_tokens is not None and generation.max_output_tokens > most_output_tokens:
+        message = f"max_output_tokens was lowered to {most_output_tokens}, the most this call may use"
+        yield Warning("max_output_tokens_clamped", message)
+    if generation.response_schema is not None and finish_reason is FinishReason.LENGTH:
+        yield Warning("schema_not_checked", "the answer was cut at its limit; it does not fit the response_schema")
+
+
+def _about_attempts(record: DispatchRecord, answered_by: Deployment) -> Iterator[Warning]:
+    failed = [attempt for attempt in record.attempts if attempt.fault is not None]
+    last = record.attempts[-1].purpose
+    if last is AttemptPurpose.REPAIR:
+        yield Warning("repaired", "the first answer did not fit the response_schema; the model was asked to mend it")
+    elif last is AttemptPurpose.CONTINUATION:
+        message = f"{record.kept_from[-1].deployment.id} broke off; {answered_by.id} went on from there"
+        yield Warning("continued", message)
+    elif failed:
+        first = failed[0]
+        reason = first.fault.kind.value if first.fault else "unknown"
+        did = "answered when asked again" if first.deployment is answered_by else f"{answered_by.id} answered instead"
+        code = "retried" if first.deployment is answered_by else "fallback"
+        yield Warning(code, f"{first.deployment.id} failed ({reason}); {did}")
+    elif last is AttemptPurpose.HEDGE:
+        slow = record.attempts[0].deployment.id
+        yield Warning("hedged", f"{slow} was slow to begin; {answered_by.id} was asked as well and answered first")
+
+
+def _is_another_model(deployment: Deployment, answered: str) -> bool:
+    configured, said = _bare(deployment.model_name), _bare(answered)
+    # Vendors answer with a dated version of the name that was asked for, or the other way round.
+    return bool(said) and not (said.startswith(configured) or configured.startswith(said))
+
+
+def _bare(model_name: str) -> str:
+    return model_name.lower().rsplit("/", 1)[-1]

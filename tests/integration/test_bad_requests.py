@@ -383,7 +383,7 @@ async def test_row_34_unknown_method(house: House, method: str) -> None:
     await house.is_well()
 
 
-@pytest.mark.parametrize("method", ["EmbeddingService/Embed", "AdminService/GetStatus"])
+@pytest.mark.parametrize("method", ["EmbeddingService/Embed", "AdminService/GetUsage"])
 async def test_services_that_come_later_are_unimplemented(house: House, method: str) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await raw(house.channel, f"/pointsman.v1.{method}")(b"")
@@ -427,14 +427,6 @@ async def test_row_38_the_servers_cap_ends_calls_without_a_deadline(deadline_sec
         error = RichError(caught.value)
         assert error.code is grpc.StatusCode.DEADLINE_EXCEEDED
         assert error.details["ErrorInfo"].metadata["step"] == "dispatch"
-
-
-async def test_continuation_is_refused_until_it_is_offered(house: House) -> None:
-    stream = house.router.StreamComplete(StreamCompleteRequest(completion=spec(), failover=STREAM_FAILOVER_CONTINUE))
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        async for _ in stream:
-            pass
-    assert RichError(caught.value).fields == ["failover"]
 
 
 @pytest.mark.parametrize(

@@ -70,8 +70,6 @@ def test_serve_answers_and_ends_cleanly(tmp_path: Path) -> None:
 def test_serve_says_which_settings_it_does_not_use(tmp_path: Path) -> None:
     unused = {
         "POINTSMAN_DATABASE_URL": "postgresql://user:database-secret@127.0.0.1/db",
-        "POINTSMAN_REDIS_URL": "redis://:redis-secret@127.0.0.1",
-        "POINTSMAN_HTTP_ADDRESS": "127.0.0.1:8081",
         "POINTSMAN_WORKERS": "2",
     }
     with serving(tmp_path, simulated_policy("sim-fast"), **unused):

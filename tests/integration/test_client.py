@@ -107,7 +107,7 @@ async def test_failures_are_typed(form: str) -> None:
             await caller.route("Hi", regions=["mars"])
         with pytest.raises(InvalidRequest) as invalid:
             await caller.complete("Hi", temperature=3)
-    assert failed.value.metadata["attempts"] == "provider0:unavailable"
+    assert failed.value.metadata["attempts"] == ",".join(["provider0:unavailable"] * 3)
     assert [item.subject for item in excluded.value.precondition_violations] == ["deployments/provider0"]
     assert [item.field for item in invalid.value.field_violations] == ["completion.generation.temperature"]
 

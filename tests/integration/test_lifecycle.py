@@ -109,6 +109,10 @@ def policy_for(upstream: Upstream, **provider: Any) -> dict[str, Any]:
     }
 
 
+ONCE = {"resilience": {"retries": {"attempts_per_deployment": 1}}}
+"""Nobody is asked twice."""
+
+
 def slow_answer(seconds: float) -> Script:
     """An answer whose second half comes later."""
     script = sse_script(chunk("Hello"), chunk(" world"), chunk(finish="stop"))
@@ -202,7 +206,7 @@ async def test_its_log_keeps_prompts_keys_and_providers_words_to_itself(tmp_path
     scripts = (json_script(HELLO), json_script(whispering, 400), json_script(whispering, 500), slow_answer(0.0))
     async with (
         running_upstream(*scripts) as upstream,
-        serving(tmp_path, policy_for(upstream, api_key="${UP_KEY}"), UP_KEY=KEY) as server,
+        serving(tmp_path, ONCE | policy_for(upstream, api_key="${UP_KEY}"), UP_KEY=KEY) as server,
     ):
         question = CompleteRequest(completion=spec(CANARY, end_user=CANARY, labels={"team": CANARY}))
         await server.router.Complete(question, metadata=[("authorization", f"Bearer {CANARY}")])

@@ -18,7 +18,7 @@ from kit.house import Door, open_door
 from kit.overload import offer, overloaded_server
 from kit.raw_http2 import BlackHole, flood, framed, messages_in, pings, rapid_resets, raw_caller, settings
 from kit.running import RichError, connected, one_deployment_each, router, running_service, spec
-from kit.upstream import Script, chunk, running_upstream
+from kit.upstream import HELLO, Script, chunk, json_script, running_upstream
 from pointsman.v1 import answer_pb2, feedback_service_pb2, feedback_service_pb2_grpc, router_service_pb2_grpc
 from pointsman.v1.router_service_pb2 import CompleteRequest, RouteRequest, RouteResponse, StreamCompleteRequest
 from pointsman_server.domain.resilience import LoadPolicy
@@ -235,13 +235,15 @@ class TestRow45TooManyCalls:
 
     @pytest.mark.slow
     async def test_twice_the_load_does_not_lower_what_is_served(self) -> None:
-        async with overloaded_server() as port:
-            once = await offer(port, 1.0, 2.0)
-            twice = await offer(port, 2.0, 2.0)
-        assert once.others == twice.others == 0
-        assert twice.served >= 0.9 * once.served
-        assert twice.refused_after
-        assert twice.refused_within(0.5) < 0.05  # docs/load.md has the figures of a machine that is not shared
+        async with overloaded_server() as server:
+            for _ in range(3):  # other programs on the machine may take the cores from either side
+                once, twice = await offer(server, 1.0, 1.5), await offer(server, 2.0, 1.5)
+                assert once.others == twice.others == 0
+                if twice.served >= 0.9 * once.served and twice.refused_within(0.5) < 0.01:
+                    break
+            else:
+                pytest.fail(f"{once} {twice}")
+            assert twice.refused_after
 
     async def test_operators_and_verdicts_get_in(self) -> None:
         async with watched(most_calls=1) as house:
@@ -331,6 +333,33 @@ async def until(condition: Any, seconds: float = 5.0) -> None:
             await asyncio.sleep(0.002)
 
 
+class TestGoingDownUnderLoad:
+    async def test_every_call_is_answered_or_sent_elsewhere(self) -> None:
+        for round_ in range(20):
+            async with watched(LoadPolicy(most_queued=5, longest_wait_seconds=5), most_calls=10) as house:
+                calls = [asyncio.create_task(_ended(house, holding())) for _ in range(13)]
+                await until(lambda house=house: house.door.boundary.gate.queued == 3)
+                draining = asyncio.create_task(house.door.server.drain(10))
+                started_at = time.monotonic()
+                assert await house.door.health() == "NOT_SERVING"
+                assert time.monotonic() - started_at < 1.0
+                calls += [asyncio.create_task(_ended(house, holding())) for _ in range(3)]
+                await until(lambda calls=calls: sum(one.done() for one in calls) == 6)
+                house.handlers.go_on.set()
+                ends = Counter(await asyncio.gather(*calls))
+                await draining
+                assert ends == {"OK": 10, "DRAINING": 6}, round_
+                assert house.door.boundary.gate.in_flight == house.door.boundary.active_calls == 0
+
+
+async def _ended(house: Watched, request: CompleteRequest) -> str:
+    try:
+        await house.router.Complete(request)
+    except grpc.aio.AioRpcError as error:
+        return RichError(error).reason
+    return "OK"
+
+
 class TestWhatIsObserved:
     async def test_every_call_once_by_its_code(self) -> None:
         async with watched(most_calls=1) as house:
@@ -391,6 +420,35 @@ class TestRows36To38Deadlines:
                     pass
             assert RichError(caught.value).code is grpc.StatusCode.DEADLINE_EXCEEDED
             assert time.monotonic() - started_at < 0.9 + 1.0  # the cap, half a second, and a busy machine
+
+
+class TestLargePrompts:
+    @pytest.mark.parametrize("window", [2_000_000, 240_000], ids=["roomy", "counted exactly"])
+    async def test_they_do_not_hold_up_others(self, window: int) -> None:
+        async with (
+            running_upstream(json_script(HELLO)) as upstream,
+            running_service(
+                one_deployment_each({"one": upstream.base_url}, context_window_tokens=window)
+            ) as service,
+            connected(service) as channel,
+        ):
+            large = CompleteRequest(completion=spec("The quick brown fox jumps over the lazy dog. " * 22_000))
+            await router(channel).Complete(large)  # loads the vocabulary, once in a process's life
+            gaps: list[float] = []
+            beating = asyncio.create_task(heartbeat(gaps))
+            for _ in range(5):
+                await router(channel).Complete(large)
+            beating.cancel()
+            # The caller, the provider and the server share this loop.
+            assert sorted(gaps)[len(gaps) * 9 // 10] < 0.05
+
+
+async def heartbeat(gaps: list[float]) -> None:
+    """How late a timer of the loop is, again and again."""
+    while True:
+        began_at = time.monotonic()
+        await asyncio.sleep(0.002)
+        gaps.append(time.monotonic() - began_at - 0.002)
 
 
 class TestRow42HalfOpenConnections:
@@ -463,8 +521,7 @@ class TestRow41SlowReaders:
             events = [answer_pb2.StreamCompleteResponse.FromString(one) for one in messages_in(bytes(raw.bodies[call]))]
             deltas = [one.delta.text for one in events if one.HasField("delta")]
             assert "".join(deltas) == "".join(f"{number} " for number in range(8_000))
-            print(len(deltas))
-            assert len(deltas) < 4_000
+            assert len(deltas) < 800
 
     async def test_the_calls_own_end_comes_before_the_readers_patience(self) -> None:
         async with (

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,8 @@ from kit.upstream import (
 )
 from pointsman.v1 import answer_pb2
 from pointsman.v1.router_service_pb2 import CompleteRequest, StreamCompleteRequest
+from pointsman_server.domain.catalog import Snapshot
+from pointsman_server.domain.resilience import Resilience, RetryPolicy
 
 SECRET = "upstream-secret-5d2a"
 """Part of every provider's own words; callers must never see it."""
@@ -116,7 +120,7 @@ async def test_a_lone_provider_that_fails_ends_in_its_status(row: str) -> None:
     async with (
         running_upstream(script, json_script(HELLO)) as upstream,
         running_upstream(json_script(HELLO)) as other,
-        running_service(one_deployment_each({"first": upstream.base_url, "second": other.base_url})) as service,
+        running_service(asked_once({"first": upstream.base_url, "second": other.base_url})) as service,
         connected(service) as channel,
     ):
         with pytest.raises(grpc.aio.AioRpcError) as caught:
@@ -130,6 +134,37 @@ async def test_a_lone_provider_that_fails_ends_in_its_status(row: str) -> None:
             assert error.details["RetryInfo"].retry_delay.ToMilliseconds() > 0
         answer = await router(channel).Complete(CompleteRequest(completion=spec()), timeout=5)
         assert answer.message.parts[0].text == "Hello world"
+
+
+def asked_once(base_urls: Mapping[str, str]) -> Snapshot:
+    """The policy, without second tries."""
+    return replace(one_deployment_each(base_urls), resilience=Resilience(RetryPolicy(attempts_per_deployment=1)))
+
+
+PASSING = frozenset({"RESOURCE_EXHAUSTED", "UNAVAILABLE"})
+"""What time may mend, unless the provider wants more of it than there is."""
+
+TOO_LONG_A_REST = frozenset({"56 a day"})
+
+
+@pytest.mark.parametrize(
+    "row",
+    sorted(
+        row
+        for row, (_, (code, reason)) in WHOLE.items()
+        if code.name in PASSING and reason != "PROVIDER_QUOTA" and row not in TOO_LONG_A_REST
+    ),
+)
+async def test_a_lone_provider_whose_fault_passes_is_asked_again(row: str) -> None:
+    script, _ = WHOLE[row]
+    async with running_upstream(script, json_script(HELLO)) as upstream:
+        answer = await complete({"first": upstream.base_url}, timeout=10)
+    assert [attempt.purpose for attempt in answer.attempts] == [
+        answer_pb2.ATTEMPT_PURPOSE_FIRST,
+        answer_pb2.ATTEMPT_PURPOSE_RETRY,
+    ]
+    assert answer.message.parts[0].text == "Hello world"
+    assert "retried" in [warning.code for warning in answer.warnings]
 
 
 @pytest.mark.parametrize("row", sorted(WHOLE.keys() - ENDS_THE_CALL - LARGER_WINDOW_ONLY))

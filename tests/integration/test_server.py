@@ -45,8 +45,15 @@ SERVICES: dict[str, ServiceDescriptor] = {
     service.full_name: service for file in FILES for service in file.services_by_name.values()
 }
 ROUTER = "pointsman.v1.RouterService"
-SERVED = {ROUTER, "pointsman.v1.FeedbackService"}
-LATER = [f"/{name}/{method.name}" for name, one in SERVICES.items() if name not in SERVED for method in one.methods]
+ADMIN = "pointsman.v1.AdminService"
+SERVED = {ROUTER, "pointsman.v1.FeedbackService", ADMIN}
+NOW = {f"/{ADMIN}/{method}" for method in ("GetStatus", "ListDeployments", "ResetBreaker")}
+LATER = [
+    path
+    for name, one in SERVICES.items()
+    for method in one.methods
+    if (path := f"/{name}/{method.name}") not in NOW and (name == ADMIN or name not in SERVED)
+]
 LIBRARY = {"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
 STATUS = health_pb2.HealthCheckResponse
 

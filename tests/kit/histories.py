@@ -3,35 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import count
 from random import Random
 
 from kit.catalog import EVERYTHING, call, deployment, plan, provider, request, snapshot
-from kit.clock import LoopClock
-from kit.exchanges import Wires
 from kit.moods import MOODS
-from kit.promises import check
-from kit.persistence import PersistentWords
-from kit.scripted import CharacterCounter, Step
-from kit.witness import Reader, WitnessedCall, WitnessingTelemetry, follow, tie
-from pointsman_server.adapters.answer_checker import SchemaAnswerChecker
+from kit.scripted import Step
+from kit.stage import Stage
+from kit.witness import Reader, WitnessedCall
 from pointsman_server.domain.call import AttemptPurpose, FailoverMode
 from pointsman_server.domain.catalog import Deployment, Snapshot, Timeouts
 from pointsman_server.domain.ports import ProviderCall
 from pointsman_server.domain.request import Capability, CompletionRequest, GenerationConfig, Tier
 from pointsman_server.domain.resilience import BreakerPolicy, HedgePolicy, Resilience, RetryPolicy
-from pointsman_server.execution.admission import DeploymentPlaces
-from pointsman_server.execution.agenda import Doorkeepers
-from pointsman_server.execution.dispatch import Dispatcher
-from pointsman_server.execution.health import HealthBoard
-from pointsman_server.execution.retrying import ShareBudget
+from pointsman_server.execution.cooldown import MAX_COOLDOWN_SECONDS
 
 SCHEMA = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
 PROSE = request("Tell me a story.")
 STRUCTURED = request("Count.", generation=GenerationConfig(response_schema=SCHEMA))
 LONGEST_SECONDS = 150.0
 """When the last caller comes."""
+
+QUIET_SECONDS = MAX_COOLDOWN_SECONDS + 1.0
+"""No breaker and no cooldown lasts longer."""
 
 
 @dataclass(frozen=True)
@@ -63,20 +59,12 @@ class Plot:
 
     seed: int
     policy: Snapshot
-    phases: dict[str, tuple[Phase, ...]]
+    phases: Mapping[str, tuple[Phase, ...]]
     callers: tuple[Caller, ...]
+    answered_in_seconds: tuple[float, ...]
+    """First-token latencies that are known of every deployment from before."""
     close_seconds: float
-
-
-@dataclass
-class Told:
-    """What came of a history."""
-
-    calls: list[WitnessedCall]
-    log: list[tuple[float, str, str]]
-    openings: int
-    hedges: int = 0
-    moods: set[str] = field(default_factory=set)
+    """How long it takes to hang up."""
 
 
 def plot(seed: int) -> Plot:
@@ -85,106 +73,53 @@ def plot(seed: int) -> Plot:
     deployments = _deployments(random)
     policy = snapshot(*deployments, resilience=_resilience(random))
     phases = {one.id: _phases(random) for one in deployments}
-    callers = tuple(sorted((_caller(random, deployments) for _ in range(random.randint(2, 14))), key=_comes_at))
-    return Plot(seed, policy, phases, callers, random.choice((0.0, 0.0, 0.01)))
+    callers = tuple(sorted((_caller(random, deployments) for _ in range(random.randint(2, 12))), key=_comes_at))
+    known = random.choice(((), (0.1, 0.3), (0.1, 0.3)))
+    return Plot(seed, policy, phases, callers, known, random.choice((0.0, 0.0, 0.01)))
 
 
-async def play(one: Plot) -> Told:
+async def play(one: Plot) -> Stage:
     """Plays it to its end and checks every promise on the way; then all deployments are well and must be asked."""
-    stage = _Stage(one)
+    numbers = count()
+    is_over = False
+
+    def answer(provider_call: ProviderCall) -> Sequence[Step]:
+        random = Random(one.seed * 1_000 + next(numbers))
+        phases = one.phases[provider_call.deployment.id]
+        mood = [phase.mood for phase in phases if phase.since <= stage.clock.monotonic()][-1]
+        return MOODS["up" if is_over else mood](random, provider_call)
+
+    stage = Stage(one.policy, answer, one.seed, one.close_seconds)
+    stage.warm_up(one.answered_in_seconds)
     tasks = []
     for number, caller in enumerate(one.callers):
         await asyncio.sleep(max(0.0, caller.comes_at - stage.clock.monotonic()))
-        tasks.append(asyncio.create_task(stage.serve(number, caller)))
+        tasks.append(asyncio.create_task(_serve(stage, f"call {number}", caller)))
     await asyncio.gather(*tasks)
     stage.referee.quiet()
-    stage.well = True
-    await stage.recover()
+    is_over = True
+    await _recover(stage)
     stage.check_all()
-    return Told(stage.calls, stage.referee.log, stage.referee.openings, len(stage.telemetry.hedges), stage.moods)
+    return stage
 
 
-class _Stage:
-    def __init__(self, one: Plot) -> None:
-        self.plot = one
-        self.well = False
-        self.moods: set[str] = set()
-        self.calls: list[WitnessedCall] = []
-        self.clock = LoopClock()
-        self.telemetry = WitnessingTelemetry()
-        self.wires = Wires(self._script, one.close_seconds)
-        self.health = HealthBoard(self.clock, self.telemetry.breaker_changed)
-        self.referee = PersistentWords(one.policy, self.health, self.clock)
-        self.telemetry.referee = self.referee
-        self.places = DeploymentPlaces()
-        keepers = Doorkeepers(
-            self.health,
-            self.places,
-            ShareBudget(self.clock),
-            ShareBudget(self.clock),
-            self.telemetry,
-            Random(one.seed),
-        )
-        adapters = {one.provider.id: self.wires for one in one.policy.deployments.values()}
-        self.dispatcher = Dispatcher(adapters, keepers, SchemaAnswerChecker(), CharacterCounter(), self.clock)
+async def _serve(stage: Stage, name: str, caller: Caller) -> WitnessedCall:
+    deadline = stage.clock.monotonic() + caller.allowed_seconds
+    one_call = call(stage.policy, deadline, request=caller.request, failover=caller.failover, request_id=name)
+    seen = WitnessedCall(one_call, plan(caller.candidates), caller.stream, stage.referee)
+    await stage.serve(seen, caller.reader, caller.leaves_after_seconds)
+    return seen
 
-    async def serve(self, number: int, caller: Caller) -> None:
-        """One caller's call, until he has his answer or hangs up."""
-        deadline = self.clock.monotonic() + caller.allowed_seconds
-        one_call = call(
-            self.plot.policy,
-            deadline,
-            request=caller.request,
-            failover=caller.failover,
-            request_id=f"{number}",
-        )
-        seen = WitnessedCall(one_call, plan(caller.candidates), caller.stream, self.referee)
-        self.calls.append(seen)
-        task = asyncio.create_task(follow(self.dispatcher, seen, caller.reader))
-        for seconds in caller.leaves_after_seconds:
-            await asyncio.wait([task], timeout=seconds)
-            task.cancel()
-        await asyncio.wait([task])
-        if not task.cancelled():
-            task.result()
-        else:
-            self._left_before_it_began(seen)
 
-    async def recover(self) -> None:
-        """After a while in which nobody calls, each deployment serves again, and its breaker is closed."""
-        await asyncio.sleep(3_700.0)
-        for number, one in enumerate(self.plot.policy.deployments.values()):
-            everyday = Caller(0.0, (one,), PROSE, bool(number % 2), FailoverMode.TERMINATE, 60.0, Reader(), ())
-            await self.serve(1_000 + number, everyday)
-            seen = self.calls[-1]
-            assert seen.error is None, f"{one.id} is well again, and is not asked: {seen.error}"
-            assert [attempt.purpose for attempt in seen.attempts] == [AttemptPurpose.FIRST]
-        assert not self.health.view().rejections
-        self.referee.quiet()
-
-    def check_all(self) -> None:
-        """Everything that can be said when all is over."""
-        tie(self.calls, self.wires)
-        for seen in self.calls:
-            check(seen)
-        assert not self.places.full
-        for one in self.plot.policy.deployments.values():
-            given = [self.places.take(one) for _ in range(one.max_concurrent_calls)]
-            assert None not in given, f"a place at {one.id} was never given back"
-
-    def _script(self, provider_call: ProviderCall) -> Sequence[Step]:
-        name, number = provider_call.deployment.id, len(self.wires.exchanges)
-        now = self.clock.monotonic()
-        mood = "up"
-        if not self.well:
-            mood = [phase.mood for phase in self.plot.phases[name] if phase.since <= now][-1]
-        self.moods.add(mood)
-        return MOODS[mood](Random(self.plot.seed * 1_000 + number), provider_call)
-
-    def _left_before_it_began(self, seen: WitnessedCall) -> None:
-        assert not seen.attempts
-        seen.left = True
-        seen.ended_at = self.clock.monotonic()
+async def _recover(stage: Stage) -> None:
+    """After a while in which nobody calls, each deployment serves again, and its breaker is closed."""
+    await asyncio.sleep(QUIET_SECONDS)
+    for number, one in enumerate(stage.policy.deployments.values()):
+        everyday = Caller(0.0, (one,), PROSE, bool(number % 2), FailoverMode.TERMINATE, 60.0, Reader(), ())
+        seen = await _serve(stage, f"everyday call {number}", everyday)
+        assert seen.error is None, f"{one.id} is well again, and is not asked: {seen.error}"
+        assert [attempt.purpose for attempt in seen.attempts] == [AttemptPurpose.FIRST]
+    assert not stage.health.view().rejections
 
 
 def _comes_at(caller: Caller) -> float:
@@ -227,15 +162,16 @@ def _resilience(random: Random) -> Resilience:
             (BreakerPolicy(), BreakerPolicy(2, open_seconds=5.0), BreakerPolicy(4, 0.5, 4, 10.0, 3.0, 20.0))
         ),
         hedging=random.choice(
-            (HedgePolicy(), HedgePolicy(0.5, 0.5, 1), HedgePolicy(0.9, 1.0, 2), HedgePolicy(0.9, 0.05, 1))
+            (HedgePolicy(), HedgePolicy(0.5, 0.5, 1), HedgePolicy(0.9, 1.0, 2), HedgePolicy(0.9, 0.2, 1))
         ),
     )
 
 
 def _phases(random: Random) -> tuple[Phase, ...]:
-    phases = [Phase(0.0, random.choice(("up", "up", *MOODS)))]
+    moods = ("up", "up", "slow", "cutting", "cutting", "down", *MOODS)
+    phases = [Phase(0.0, random.choice(("up", *moods)))]
     while (since := phases[-1].since + random.choice((5.0, 15.0, 40.0))) < LONGEST_SECONDS:
-        phases.append(Phase(since, random.choice(("up", "up", "down", *MOODS))))
+        phases.append(Phase(since, random.choice(moods)))
     return tuple(phases)
 
 
@@ -255,7 +191,7 @@ def _caller(random: Random, deployments: Sequence[Deployment]) -> Caller:
         request=STRUCTURED if random.random() < 0.1 else PROSE,
         stream=stream,
         failover=random.choice(tuple(FailoverMode)),
-        allowed_seconds=random.choice((0.01, 0.05, 0.5, 2.0, 10.0, 60.0, 60.0)),
+        allowed_seconds=random.choice((0.05, 0.5, 2.0, 10.0, *(60.0,) * 5, random.uniform(0.0, 3.0))),
         reader=reader,
         leaves_after_seconds=leaves,
     )

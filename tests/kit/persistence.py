@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kit.promises import NOBODY_ASKED, told_parts
+from kit.promises import NOBODY_ASKED, second_tries, told_parts
 from kit.reference import LEAST_SECONDS, PlainWords
 from kit.witness import WitnessedCall
 from pointsman_server.domain.call import FailoverMode
@@ -27,7 +27,8 @@ class PersistentWords(PlainWords):
             return
         could = [name for name in self.untried(call) if self.may_begin(name)]
         assert not could, f"{could} were never asked"
-        if self.has_retries_left():
+        # Who waited for a second try, and found somebody else in that place, has had his try.
+        if self.has_retries_left() and call.retries_granted == second_tries(call):
             worth = [name for name in self.places if self._is_worth_a_retry(call, name, retries)]
             assert not worth, f"gave up although {worth} could be asked once more"
 

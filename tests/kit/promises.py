@@ -55,6 +55,8 @@ def ends_once_and_in_time(seen: WitnessedCall) -> None:
     if not seen.left:
         assert (record.reply is None) == (record.answered_by is None) == (record.own is None) == bool(seen.error)
         assert seen.ended_at <= max(seen.call.deadline, seen.resumed_at) + SLACK_SECONDS
+    if seen.left_at is not None:
+        assert seen.ended_at <= seen.left_at + SLACK_SECONDS, "went on without its caller"
     if isinstance(seen.error, DeadlineExceeded):
         assert seen.ended_at >= seen.call.deadline - LEAST_SECONDS - ROUNDING_SECONDS, "gave up before the deadline"
 
@@ -66,7 +68,7 @@ def stays_within_limits(seen: WitnessedCall) -> None:
     for name, count in Counter(one.deployment.id for one in seen.attempts).items():
         repairs = any(one.deployment.id == name and one.purpose is REPAIR for one in seen.attempts)
         assert count <= max(retries.attempts_per_deployment, 1 + repairs), f"{count} attempts at {name}"
-    assert sum(_is_second_try(seen, place) for place in range(len(seen.attempts))) <= seen.retries_granted
+    assert second_tries(seen) <= seen.retries_granted
 
 
 def asks_in_order(seen: WitnessedCall) -> None:
@@ -166,7 +168,13 @@ def accounts_for_every_attempt(seen: WitnessedCall) -> None:
         assert seen.record.attempts[-1:] == succeeded
         assert succeeded[0].deployment is seen.record.answered_by.deployment
     if seen.record.reply is None and not seen.left and not isinstance(seen.error, DeadlineExceeded):
-        assert not any(a.outcome is CANCELLED for a in seen.record.attempts), "hung up without a reason"
+        assert not any(map(_is_hung_up_without_a_race, pairwise([*seen.attempts, None]))), "hung up without a reason"
+
+
+def _is_hung_up_without_a_race(pair: tuple[WitnessedAttempt | None, WitnessedAttempt | None]) -> bool:
+    one, following = pair
+    raced = (one is not None and one.purpose is HEDGE) or (following is not None and following.purpose is HEDGE)
+    return not raced and one is not None and one.account is not None and one.account.outcome is CANCELLED
 
 
 def adds_costs_up(seen: WitnessedCall) -> None:
@@ -261,13 +269,22 @@ def told_parts(seen: WitnessedCall, most_attempts: int = 1_000) -> list[Part]:
             break
         if not isinstance(event, FailedOver):
             deltas.extend(event.deltas)
-        elif event.mode is FailoverMode.RESTART:
-            assert event.characters_kept == 0
-            deltas.clear()
         else:
             text = "".join(part.text for part in _folded(deltas) if isinstance(part, TextPart))
-            assert event.characters_kept == len(text), "the reader has not what he is to keep"
+            begins_anew = event.mode is FailoverMode.RESTART or not text.strip()
+            assert event.characters_kept == (0 if begins_anew else len(text)), "not what the reader has"
+            deltas = _cut(deltas, event.characters_kept)
     return _folded(deltas)
+
+
+def _cut(deltas: list[tuple[int, ContentDelta]], characters_kept: int) -> list[tuple[int, ContentDelta]]:
+    """All parts up to the one with the last character that is kept; nothing of it is cut in the middle."""
+    ends, seen_characters = -1, 0
+    for place, part in enumerate(_folded(deltas)):
+        if seen_characters < characters_kept:
+            ends = place
+        seen_characters += len(part.text) if isinstance(part, TextPart) else 0
+    return [(index, delta) for index, delta in deltas if index <= ends]
 
 
 def _folded(deltas: Sequence[tuple[int, ContentDelta]]) -> list[Part]:
@@ -283,6 +300,11 @@ def _folded(deltas: Sequence[tuple[int, ContentDelta]]) -> list[Part]:
 def _text_before(seen: WitnessedCall, last: WitnessedAttempt) -> str:
     """The text that was told, and not withdrawn, before this attempt began."""
     return "".join(part.text for part in told_parts(seen, seen.attempts.index(last)) if isinstance(part, TextPart))
+
+
+def second_tries(seen: WitnessedCall) -> int:
+    """How many attempts went to a deployment that was asked before; a repair is none of them."""
+    return sum(_is_second_try(seen, place) for place in range(len(seen.attempts)))
 
 
 def _is_second_try(seen: WitnessedCall, place: int) -> bool:

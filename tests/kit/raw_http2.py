@@ -19,6 +19,7 @@ from hpack import Encoder, NeverIndexedHeaderTuple
 from kit.connections import Cable
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+DEFAULT_WINDOW_BYTES = 65_535
 _HEADERS, _RST_STREAM, _SETTINGS, _PING = 1, 3, 4, 6
 _END_HEADERS = 4
 
@@ -57,10 +58,12 @@ class RawCaller:
         self._headers: dict[int, dict[str, str]] = {}
 
     async def greet(self, window_bytes: int | None) -> None:
-        """Opens the connection; `window_bytes` is how much of each stream may come unasked."""
+        """Opens the connection; `window_bytes` is how much of each stream, and of all, may come unasked."""
         self._http.initiate_connection()
         if window_bytes is not None:
             self._http.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: window_bytes})
+            if window_bytes > DEFAULT_WINDOW_BYTES:
+                self._http.increment_flow_control_window(window_bytes - DEFAULT_WINDOW_BYTES)
         await self.send()
 
     def begin(self, method: str, **headers: str) -> int:

@@ -105,19 +105,21 @@ class PlainWords:
         self._board = board
         self.clock = clock
         accounts = {one.provider.id: Pause(30.0, 600.0) for one in policy.deployments.values()}
-        self._places = {name: Place(one, accounts[one.provider.id]) for name, one in policy.deployments.items()}
+        self.places: Mapping[str, Place] = {
+            name: Place(one, accounts[one.provider.id]) for name, one in policy.deployments.items()
+        }
         self._told: tuple[str, BreakerState] | None = None
         self._calls: list[int] = []
         self._retries: list[int] = []
         self._hedges: list[int] = []
         self.openings = 0
+        self.openings_by_rate = 0
         self.log: list[tuple[float, str, str]] = []
         """What happened: when, what, and to whom."""
 
-    @property
-    def places(self) -> Mapping[str, Place]:
-        """All deployments."""
-        return self._places
+    def served_before(self, deployment_id: str) -> None:
+        """An attempt that nobody saw was served just now."""
+        self._succeeded(self.places[deployment_id], self._now, is_current=True)
 
     def call_began(self, call: WitnessedCall) -> None:
         """It counts for the budgets, whatever becomes of it."""
@@ -127,13 +129,13 @@ class PlainWords:
     def call_ended(self, call: WitnessedCall) -> None:
         """Nothing of it goes on."""
         self._write("end", f"{call.call.request_id} {type(call.error).__name__}")
-        mine = [name for name, one in self._places.items() if any(a.call is call for a, _ in one.running.values())]
+        mine = [name for name, one in self.places.items() if any(a.call is call for a, _ in one.running.values())]
         assert not mine, f"the call is over, and its attempts go on at {mine}"
         self._compare()
 
     def attempt_began(self, attempt: WitnessedAttempt) -> None:
         """It must be let pass by the breaker, the cooldowns, the places, the deadline and the budget of hedges."""
-        now, place = self._now, self._places[attempt.deployment.id]
+        now, place = self._now, self.places[attempt.deployment.id]
         self._write(attempt.purpose.value, f"{attempt.call.call.request_id} {attempt.deployment.id}")
         assert attempt.call.ended_at is None, "an attempt of a call that is over"
         assert place.state is not OPEN, "an open breaker admits nobody"
@@ -151,7 +153,7 @@ class PlainWords:
 
     def attempt_ended(self, attempt: WitnessedAttempt) -> None:
         """The breaker must have moved exactly as its end demands."""
-        place = self._places[attempt.deployment.id]
+        place = self.places[attempt.deployment.id]
         _, moves = place.running.pop(id(attempt))
         account = attempt.account
         assert account is not None
@@ -168,7 +170,7 @@ class PlainWords:
         expected = (place.deployment.id, place.state) if place.moves != before else None
         assert told == expected, f"the breaker moved {told}, not {expected}"
         self._at_most_half_are_out(place.deployment)
-        self._compare()
+        self._compare(place)
 
     def retry_granted(self, call: WitnessedCall) -> None:
         """The budget must allow it, and nobody may be passed over who was not asked yet."""
@@ -182,7 +184,7 @@ class PlainWords:
 
     def breaker_changed(self, deployment_id: str, before: BreakerState, after: BreakerState) -> None:
         """Half open by the time alone, everything else by the end of an attempt that is told next."""
-        place = self._places[deployment_id]
+        place = self.places[deployment_id]
         self._write(after.value, deployment_id)
         assert self._told is None, "a breaker moved without an attempt's end"
         assert place.state is before
@@ -209,7 +211,7 @@ class PlainWords:
 
     def may_begin(self, name: str) -> bool:
         """Whether an attempt may begin there now."""
-        return self._places[name].why_not(self._now) is None and not self._places[name].is_full
+        return self.places[name].why_not(self._now) is None and not self.places[name].is_full
 
     def has_retries_left(self) -> bool:
         """Whether one more retry is within the budget."""
@@ -219,10 +221,10 @@ class PlainWords:
     def quiet(self) -> None:
         """Nobody is under way any more: everything must be back."""
         assert self._told is None
-        for name, place in self._places.items():
+        for name, place in self.places.items():
             assert not place.running, f"attempts at {name} never ended"
             assert place.probe is None, f"the probe's place at {name} is still taken"
-        self._compare()
+        self._compare(*self.places.values())
 
     @property
     def _now(self) -> float:
@@ -274,6 +276,7 @@ class PlainWords:
         too_many = len(place.lately) >= policy.least_attempts and failures / len(place.lately) >= policy.failure_share
         if failures and too_many and self._may_open_by_rate(place):
             place.by_rate = True
+            self.openings_by_rate += 1
             place.move(OPEN, self._now, policy)
 
     def _may_open_by_rate(self, place: Place) -> bool:
@@ -286,15 +289,18 @@ class PlainWords:
         assert out <= max(1, len(group) // 2), f"{out} of {len(group)} are out by their failure rate"
 
     def _group(self, deployment: Deployment) -> list[Place]:
-        return [one for one in self._places.values() if one.deployment.model.tier is deployment.model.tier]
+        return [one for one in self.places.values() if one.deployment.model.tier is deployment.model.tier]
 
-    def _compare(self) -> None:
+    def _compare(self, *changed: Place) -> None:
+        """The board says of all what these words say, and tells operators the same of those that may have changed."""
         now, view = self._now, self._board.view()
-        for name, place in self._places.items():
-            rejection, report = view.unavailable(name), self._board.report(name)
-            assert report.breaker is place.state
+        for name, place in self.places.items():
+            rejection, expected = view.unavailable(name), place.why_not(now)
             reason = rejection.reason if rejection is not None else None
-            assert reason is place.why_not(now), f"{name} is out for {reason}, not for {place.why_not(now)}"
+            assert reason is expected, f"{name} is out for {reason}, not for {expected}"
+        for place in changed:
+            report = self._board.report(place.deployment.id)
+            assert report.breaker is place.state
             resting = max(0.0, place.rest.until - now, place.account.until - now)
             assert abs(report.cooldown_seconds - resting) < ROUNDING_SECONDS
             opening = max(0.0, place.open_until - now) if place.state is OPEN else 0.0

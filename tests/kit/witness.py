@@ -70,6 +70,8 @@ class WitnessedAttempt:
 class WitnessedCall:
     """One call. `error` is None when an answer came or the caller left; `resumed_at` is when he last read on.
 
+    `left_at` is when the caller hung up, None if he stayed to the end.
+
     `begun_by_event` tells for each event how many attempts had begun.
     """
 
@@ -82,12 +84,22 @@ class WitnessedCall:
     events: list[Relay | FailedOver] = field(default_factory=list)
     begun_by_event: list[int] = field(default_factory=list)
     error: RouterError | None = None
-    left: bool = False
+    left_at: float | None = None
     retries_granted: int = 0
     first_contents: int = 0
     began_at: float = 0.0
     resumed_at: float = 0.0
     ended_at: float | None = None
+
+    @property
+    def left(self) -> bool:
+        """Whether the caller hung up before the end."""
+        return self.left_at is not None
+
+    def hang_up(self, now: float) -> None:
+        """The caller leaves, unless all is over."""
+        if self.ended_at is None and self.left_at is None:
+            self.left_at = now
 
     def attempt(self, deployment: Deployment, purpose: AttemptPurpose) -> WitnessedAttempt:
         """See `CallWatch.attempt`."""
@@ -168,7 +180,7 @@ async def follow(dispatcher: Dispatcher, seen: WitnessedCall, reader: Reader) ->
                 seen.events.append(event)
                 seen.begun_by_event.append(len(seen.attempts))
                 if reader.leaves_after is not None and len(seen.events) >= reader.leaves_after:
-                    seen.left = True
+                    seen.hang_up(now())
                     break
                 if reader.pause_seconds:
                     await asyncio.sleep(reader.pause_seconds)
@@ -176,7 +188,7 @@ async def follow(dispatcher: Dispatcher, seen: WitnessedCall, reader: Reader) ->
     except RouterError as error:
         seen.error = error
     except asyncio.CancelledError:
-        seen.left = True
+        assert seen.left
     seen.ended_at = now()
     seen.referee.call_ended(seen)
 

@@ -52,6 +52,8 @@ def broken_off(play: Play, after_characters: int, way: str) -> Play:
 _LAST_WORDS: Mapping[str, tuple[Piece, ...]] = {
     "end": (),
     "error": (Piece(event(IN_BAND)),),
+    "error-then-done": (Piece(event(IN_BAND)), Piece(DONE)),
+    "error-as-finish": (Piece(event({**chunk({}, "error"), **IN_BAND})), Piece(DONE)),
     "named-error": (Piece(b"event: error\n" + event({"type": "error", **IN_BAND})),),
     "bad-json": (Piece(b'data: {"choices":[{"delta":{"content":"x\n\n'), Piece(DONE)),
 }

@@ -320,6 +320,7 @@ KINDS = (
         wordings={
             "error": _first(b"event: error\n" + event({"type": "error", "error": _IN_BAND})),
             "error-after-pings": _first(PING, PING, event({"error": _IN_BAND})),
+            "error-then-done": _first(event({"error": _IN_BAND}), DONE),
             "error-after-opening": _first(opening().data, event({"error": _IN_BAND})),
             "end": _first(), "done": _first(DONE), "only-opening": _first(opening().data),
             "bad-json": _first(b"data: {oops\n\n", DONE), "page": _body(_page("Sign in"), STREAM_TYPE),

@@ -14,6 +14,7 @@
     ├── DecisionExpired           the decision that the request names cannot be followed any more
     ├── RequestNotFound           no such answer to judge
     ├── DeadlineExceeded          the time ran out
+    ├── ReaderTooSlow             the caller takes the stream too slowly
     ├── Overloaded                too many calls at once
     └── Draining                  the server is going down
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from random import Random
 
 from pointsman_server.domain.call import Attempt, AttemptPurpose, Call
+from pointsman_server.domain.catalog import Deployment
 from pointsman_server.domain.errors import DeadlineExceeded, NobodyHealthy, Overloaded, RouterError, Step
+from pointsman_server.domain.faults import ProviderFault
 from pointsman_server.domain.plan import Candidate, ExclusionReason, Rejection, RoutePlan
 from pointsman_server.domain.ports import Clock, Operation, Telemetry
 from pointsman_server.execution.admission import DeploymentPlaces, Place
@@ -18,6 +21,9 @@ from pointsman_server.execution.retrying import ShareBudget, pause_seconds
 
 BUSY_RETRY_SECONDS = 0.5
 """When to come back when all places of all candidates are taken."""
+
+_LEAST_SLEEP_SECONDS = 0.001
+"""Some event loops count in milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,7 @@ class Agenda:
         self._policy = call.snapshot.resilience.retries
         self._asked: set[str] = set()
         self._refused: dict[str, Rejection] = {}
+        self._back_at: dict[str, float] = {}
         self._retries = 0
 
     async def next(self, purpose: AttemptPurpose | None = None) -> Turn | None:
@@ -101,10 +108,20 @@ class Agenda:
         return turn
 
     def same(self, candidate: Candidate, purpose: AttemptPurpose) -> Turn | None:
-        """The same candidate once more, at once; None when it cannot be asked."""
-        if self._used_up or self._left_seconds < LEAST_ATTEMPT_SECONDS:
+        """The same candidate once more, at once; None when it cannot be asked.
+
+        A policy that retries nothing leaves room for this one nevertheless.
+        """
+        asked = sum(attempt.deployment.id == candidate.deployment.id for attempt in self._attempts)
+        if self._used_up or asked >= max(self._policy.attempts_per_deployment, 2):
+            return None
+        if self._left_seconds < LEAST_ATTEMPT_SECONDS:
             return None
         return self._enter(candidate, purpose)
+
+    def failed(self, deployment: Deployment, fault: ProviderFault) -> None:
+        """An attempt failed; its provider may have said when to come back."""
+        self._back_at[deployment.id] = self._clock.monotonic() + (fault.retry_after_seconds or 0.0)
 
     @property
     def others_wait(self) -> bool:
@@ -112,7 +129,7 @@ class Agenda:
         if len(self._attempts) + 1 >= self._policy.attempts_per_call:
             return False
         return any(
-            one.deployment.id not in self._asked and one.deployment.id not in self._refused
+            one.deployment.id not in self._asked and one.deployment.id not in self._refused and self._fits(one)
             for one in self._plan.candidates
         )
 
@@ -154,35 +171,54 @@ class Agenda:
         return Turn(candidate, purpose, admission, place)
 
     async def _again(self, purpose: AttemptPurpose | None) -> Turn | None:
-        best = min(self._second_tries(), key=lambda one: one[0], default=None)
-        if best is None:
-            return None
-        wait_seconds, candidate = best
-        if wait_seconds + LEAST_ATTEMPT_SECONDS > self._left_seconds or not self._may_retry():
-            return None
+        """A second try, after its pause; who cannot be asked then after all leaves it to the others."""
+        passed_over: set[str] = set()
+        granted = False
+        while (best := min(self._second_tries(passed_over), key=lambda one: one[0], default=None)) is not None:
+            wait_seconds, candidate = best
+            if wait_seconds + LEAST_ATTEMPT_SECONDS > self._left_seconds or not (granted or self._grant_retry()):
+                return None
+            granted = True
+            await self._pause(wait_seconds)
+            turn = self.untried(purpose) or self._enter(candidate, purpose or AttemptPurpose.RETRY)
+            if turn is not None:
+                return turn
+            if self._refused[candidate.deployment.id].reason is not ExclusionReason.COOLDOWN:
+                passed_over.add(candidate.deployment.id)
+        return None
+
+    def _grant_retry(self) -> bool:
+        if not self._keepers.retries.spend(self._policy.budget_floor, self._policy.budget_share):
+            return False
         self._retries += 1
         self._keepers.telemetry.retried(self._operation, self._retries)
-        await asyncio.sleep(wait_seconds)
-        return self._enter(candidate, purpose or AttemptPurpose.RETRY)
+        return True
 
-    def _may_retry(self) -> bool:
-        return self._keepers.retries.spend(self._policy.budget_floor, self._policy.budget_share)
+    async def _pause(self, seconds: float) -> None:
+        ends_at = self._clock.monotonic() + seconds
+        await asyncio.sleep(seconds)
+        # The event loop's timers may fire early; a moment too early is still too early for a cooldown.
+        while (left_seconds := ends_at - self._clock.monotonic()) > 0:
+            await asyncio.sleep(max(left_seconds, _LEAST_SLEEP_SECONDS))
 
-    def _second_tries(self) -> list[tuple[float, Candidate]]:
+    def _second_tries(self, passed_over: Collection[str]) -> list[tuple[float, Candidate]]:
         """Candidates that may be asked once more, each with the time to wait before."""
         asked = Counter(attempt.deployment.id for attempt in self._attempts)
         last_fault = {attempt.deployment.id: attempt.fault for attempt in self._attempts}
-        view = self._keepers.health.view()
+        now, view = self._clock.monotonic(), self._keepers.health.view()
         tries: list[tuple[float, Candidate]] = []
         for candidate in self._plan.candidates:
             name = candidate.deployment.id
             fault, unwell = last_fault.get(name), view.unavailable(name)
             if fault is None or not fault.rule.retry_here or asked[name] >= self._policy.attempts_per_deployment:
                 continue
+            if name in passed_over or not self._fits(candidate):
+                continue
             if unwell is not None and unwell.reason is not ExclusionReason.COOLDOWN:
                 continue
             pause = pause_seconds(self._policy, asked[name], self._keepers.random)
-            tries.append((max(pause, view.back_in_seconds.get(name, 0.0)), candidate))
+            asked_for = self._back_at.get(name, 0.0) - now
+            tries.append((max(pause, asked_for, view.back_in_seconds.get(name, 0.0)), candidate))
         return tries
 
     def _fits(self, candidate: Candidate) -> bool:

@@ -117,6 +117,7 @@ class RunningAttempt:
 
     async def next(self) -> Sequence[ReplyEvent] | None:
         """The next events, None after the provider's own end."""
+        self._pace.require()
         try:
             batch = await self._patience.wait(anext(self._adapter_batches, None), self._patience_ends_at())
         except TimeoutError as error:
@@ -210,9 +211,10 @@ class RunningAttempt:
 class _Pace:
     """Whether a stream brings enough in every window; 0 tokens per second is always enough."""
 
-    __slots__ = ("_characters", "_least_per_second", "_since")
+    __slots__ = ("_characters", "_is_too_slow", "_least_per_second", "_since")
 
     def __init__(self, least_tokens_per_second: float) -> None:
+        self._is_too_slow = False
         self._least_per_second = least_tokens_per_second * _CHARACTERS_PER_TOKEN
         self._characters = 0
         self._since: float | None = None
@@ -227,9 +229,13 @@ class _Pace:
         if self._since is None:
             self._since, self._characters = now, 0
         elif now - self._since >= RATE_WINDOW_SECONDS:
-            if self._characters < self._least_per_second * (now - self._since):
-                raise ProviderFault(FaultKind.TOO_SLOW, "the stream brings less than least_tokens_per_second")
+            self._is_too_slow = self._characters < self._least_per_second * (now - self._since)
             self._since, self._characters = now, 0
+
+    def require(self) -> None:
+        # Only before the next piece is waited for: what came is relayed, and what goes on counts on that.
+        if self._is_too_slow:
+            raise ProviderFault(FaultKind.TOO_SLOW, "the stream brings less than least_tokens_per_second")
 
 
 def _length(event: ReplyEvent) -> int:

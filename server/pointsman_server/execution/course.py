@@ -112,10 +112,10 @@ class Course:
     @property
     def goes_on(self) -> bool:
         """Whether another attempt may follow the one that failed last."""
-        fault = self.last_fault
         if self._invalid is not None:
             return not self._stream and self._repairs == 0
-        if fault is not None and not fault.rule.try_next:
+        # Of two that raced, the one that failed first may have said that nobody else needs to be asked.
+        if any(one.fault is not None and not one.fault.rule.try_next for one in self._record.attempts):
             return False
         if self._teller is None or self._call.failover is FailoverMode.RESTART:
             return True
@@ -233,6 +233,7 @@ class Course:
     async def _failed(self, attempt: RunningAttempt, fault: ProviderFault) -> None:
         self.last_fault = fault
         await self._journal.end(attempt, AttemptOutcome.FAILED, fault)
+        self._agenda.failed(attempt.deployment, fault)
         if self._teller is attempt and self._call.failover is FailoverMode.CONTINUE:
             told = self._told.build()
             self._kept = told if may_continue(self._call.request, told) else None

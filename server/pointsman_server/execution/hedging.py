@@ -40,15 +40,19 @@ async def race(lead: Racer, delay_seconds: float, next_racer: Callable[[], Racer
             running.add(hedge)
         while running:
             done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            if any(task.result() for task in done):
+            if any(map(_has_content, done)):
                 return True
+            for task in done:
+                task.result()
         return False
     finally:
         for task in running:
             task.cancel()
-        await asyncio.gather(first, *([hedge] if hedge else []), return_exceptions=True)
-        if hedge is not None:
-            telemetry.hedged(won=_has_content(hedge) and not _has_content(first))
+        try:
+            await asyncio.gather(first, *([hedge] if hedge else []), return_exceptions=True)
+        finally:
+            if hedge is not None:
+                telemetry.hedged(won=_has_content(hedge) and not _has_content(first))
 
 
 def _has_content(task: asyncio.Future[bool]) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from pointsman_server.domain.call import Attempt, AttemptOutcome, Call
@@ -69,10 +70,11 @@ class Journal:
             watch.ended(account)
 
     async def end_all(self, but: RunningAttempt | None = None) -> None:
-        """Hangs up on whatever still runs, except for one."""
-        for attempt in tuple(self._running):
-            if attempt is not but:
-                await self.end(attempt, AttemptOutcome.CANCELLED)
+        """Hangs up on whatever still runs, except for one; on all of it, even if that is interrupted."""
+        async with AsyncExitStack() as stack:
+            for attempt in reversed(self._running):
+                if attempt is not but:
+                    stack.push_async_callback(self.end, attempt, AttemptOutcome.CANCELLED)
 
     def _with_tokens_seen(self, account: Attempt, attempt: RunningAttempt) -> Attempt:
         # The provider bills what it sent before we hung up, and does not say any more how much that was.

@@ -19,6 +19,7 @@ def test_defaults() -> None:
     assert settings.max_concurrent_calls == 256
     assert settings.drain_grace_seconds == 30
     assert (settings.unary_timeout_seconds, settings.stream_timeout_seconds) == (60, 300)
+    assert settings.reader_idle_seconds == 30
 
 
 def test_every_variable_is_read() -> None:
@@ -37,6 +38,7 @@ def test_every_variable_is_read() -> None:
             "POINTSMAN_DRAIN_GRACE_SECONDS": "0",
             "POINTSMAN_UNARY_TIMEOUT_SECONDS": "2.5",
             "POINTSMAN_STREAM_TIMEOUT_SECONDS": "900",
+            "POINTSMAN_READER_IDLE_SECONDS": "0.5",
         }
     )
     assert settings.grpc_address == Address("::1", 0)
@@ -49,6 +51,7 @@ def test_every_variable_is_read() -> None:
     assert (settings.log_level, settings.reflection) == (LogLevel.DEBUG, False)
     assert (settings.max_concurrent_calls, settings.drain_grace_seconds) == (10, 0)
     assert (settings.unary_timeout_seconds, settings.stream_timeout_seconds) == (2.5, 900)
+    assert settings.reader_idle_seconds == 0.5
     assert "PLANTED" not in repr(settings)
 
 
@@ -86,6 +89,7 @@ WRONG = [
     ("POINTSMAN_UNARY_TIMEOUT_SECONDS", "inf"),
     ("POINTSMAN_UNARY_TIMEOUT_SECONDS", "0"),
     ("POINTSMAN_STREAM_TIMEOUT_SECONDS", "1e3"),
+    ("POINTSMAN_READER_IDLE_SECONDS", "0"),
 ]
 
 

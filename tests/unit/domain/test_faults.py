@@ -10,6 +10,7 @@ NEVER_THE_DEPLOYMENTS_BLAME = {
     FaultKind.REQUEST_TOO_LARGE,
     FaultKind.INVALID_REQUEST,
     FaultKind.UNSUPPORTED,
+    FaultKind.ANSWER_INVALID,
 }
 
 
@@ -17,8 +18,21 @@ def test_every_fault_has_its_rule() -> None:
     assert set(FAULT_RULES) == set(FaultKind)
 
 
-def test_only_an_invalid_request_ends_the_search() -> None:
-    assert {kind for kind, rule in FAULT_RULES.items() if not rule.try_next} == {FaultKind.INVALID_REQUEST}
+def test_an_invalid_request_and_an_invalid_answer_end_the_search() -> None:
+    ending = {kind for kind, rule in FAULT_RULES.items() if not rule.try_next}
+    assert ending == {FaultKind.INVALID_REQUEST, FaultKind.ANSWER_INVALID}
+
+
+def test_what_lasts_is_not_asked_again() -> None:
+    lasting = {kind for kind, rule in FAULT_RULES.items() if not rule.retry_here}
+    assert lasting == {
+        *(NEVER_THE_DEPLOYMENTS_BLAME - {FaultKind.RATE_LIMITED}),
+        FaultKind.AUTH,
+        FaultKind.QUOTA,
+        FaultKind.MODEL_MISSING,
+        FaultKind.TOO_SLOW,
+        FaultKind.UNKNOWN,
+    }
 
 
 def test_what_the_caller_caused_does_not_count_against_the_deployment() -> None:

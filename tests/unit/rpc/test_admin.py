@@ -94,7 +94,7 @@ class TestGetStatus:
         status = await office.stub.GetStatus(pb.GetStatusRequest())
         assert status.server_version == version("pointsman")
         assert status.policy_version == "v1"
-        assert status.start_time.ToNanoseconds() == 1_750_000_000_250_000_000
+        assert status.start_time.ToMicroseconds() == 1_750_000_000_250_000
         assert not status.draining
         assert not status.kill_switches
 

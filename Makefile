@@ -95,6 +95,18 @@ wheels: $(VENV)/.dev ## Builds the three distributions into dist/
 bench: $(VENV)/.dev ## Measures speed and memory against floors in the same run
 	$(BIN)/python -m bench
 
+.PHONY: wall
+wall: $(VENV)/.dev ## Runs the fault wall against a server of its own (ten minutes); `python -m wall --help` for other gateways
+	$(BIN)/python -m wall --start
+
+.PHONY: dashboards
+dashboards: $(VENV)/.dev ## Writes Grafana's dashboards anew from their short form
+	$(BIN)/python tools/dashboards.py deploy/grafana/panels.yml deploy/grafana/dashboards
+
+.PHONY: observers
+observers: $(VENV)/.dev ## Builds Prometheus and an OpenTelemetry collector for the tests (five minutes, needs go)
+	$(BIN)/python tools/observers.py
+
 .PHONY: evaluate
 evaluate: $(VENV)/.dev ## Measures the routing on recorded outcomes; writes docs/routing-evaluation.md and its plot
 	$(BIN)/pointsman evaluate routing ../shared/data/routing --report docs

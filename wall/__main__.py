@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import sys
 from collections.abc import AsyncGenerator, Sequence
@@ -11,7 +12,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import grpc
-import yaml
 from rich.console import Console
 
 from wall.catalogue import SCENARIOS
@@ -24,7 +24,7 @@ from wall.targets.openai import OpenAIGateway
 from wall.targets.pointsman import Pointsman
 from wall.targets.target import Target
 
-_PORTS = (18101, 18102)
+_PORTS = "18101,18102"
 _GRPC = "grpc://"
 _CONNECT_SECONDS = 10.0
 
@@ -68,7 +68,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=1, help="same seed, same faults (default: 1)")
     add("--quick", action="store_true", help=f"durations x {QUICK.scale:g}, and {QUICK.many} random calls each")
     add("--many", type=int, help="random calls of a scenario (default: 1000, quick: 50)")
-    add("--ports", default=",".join(map(str, _PORTS)), metavar="PRIMARY,FALLBACK", help="where the upstreams listen")
+    add(
+        "--ports",
+        type=_ports,
+        default=",".join(map(str, _PORTS)),
+        metavar="PRIMARY,FALLBACK",
+        help="where the upstreams listen",
+    )
     add("--write-policy", type=Path, metavar="FILE", help="only write the policy that --target grpc:// needs")
     add("--output", type=Path, default=Path("var/wall.jsonl"), help="the report (default: var/wall.jsonl)")
     add("--log", action="store_true", help="put the wall log into the report: every request and every outcome")
@@ -89,18 +95,18 @@ def _setting(options: argparse.Namespace) -> Setting:
     return Setting(seed=options.seed, scale=base.scale, many=options.many or base.many)
 
 
-def _ports(options: argparse.Namespace) -> dict[str, int]:
-    numbers = [int(number) for number in options.ports.split(",")]
+def _ports(text: str) -> dict[str, int]:
+    numbers = [int(number) for number in text.split(",")]
     if len(numbers) != len(ROLES):
-        raise ValueError(f"--ports takes {len(ROLES)} numbers, for {' and '.join(ROLES)}")
+        raise argparse.ArgumentTypeError(f"takes {len(ROLES)} numbers, for {' and '.join(ROLES)}")
     return dict(zip(ROLES, numbers, strict=True))
 
 
 def _write_policy(options: argparse.Namespace, chosen: Sequence[Scenario], setting: Setting, console: Console) -> None:
     stages = _shared(chosen, setting)
-    addresses = {role: f"http://127.0.0.1:{port}" for role, port in _ports(options).items()}
+    addresses = {role: f"http://127.0.0.1:{port}" for role, port in options.ports.items()}
     policy = make_policy(stages, addresses, setting)
-    options.write_policy.write_text(yaml.safe_dump(policy, sort_keys=False), encoding="utf-8")
+    options.write_policy.write_text(json.dumps(policy, indent=1), encoding="utf-8")  # JSON is YAML
     variables = " ".join(f"{name}={value}" for stage in stages.values() for name, value in stage.settings.items())
     console.print(f"written to {options.write_policy}, for {', '.join(stages)}; start the server with it:")
     console.print(f"{variables} pointsman serve --policy {options.write_policy}".strip())
@@ -115,7 +121,7 @@ def _shared(chosen: Sequence[Scenario], setting: Setting) -> dict[str, Stage]:
 async def _run(
     options: argparse.Namespace, chosen: Sequence[Scenario], setting: Setting, console: Console
 ) -> list[Result]:
-    ports = None if options.start else _ports(options)
+    ports = None if options.start else options.ports
     results = []
     async with running_site(ports) as site:
         if options.target and not options.target.startswith(_GRPC):
@@ -162,12 +168,17 @@ async def _target(
 async def _connected(address: str) -> AsyncGenerator[Pointsman, None]:
     target = Pointsman(address)
     try:
-        await asyncio.wait_for(target.ready(), _CONNECT_SECONDS)
+        await _connect(target, address)
         yield target
-    except grpc.RpcError as error:
-        raise RuntimeError(f"{address} cannot be reached") from error
     finally:
         await target.close()
+
+
+async def _connect(target: Pointsman, address: str) -> None:
+    try:
+        await asyncio.wait_for(target.ready(), _CONNECT_SECONDS)
+    except (grpc.RpcError, TimeoutError) as error:
+        raise RuntimeError(f"no pointsman answers at {address}; start it, or give its address") from error
 
 
 def _tell_configuration(site: Site, setting: Setting, console: Console) -> None:

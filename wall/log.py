@@ -53,6 +53,9 @@ class Hit:
         return plain
 
 
+_PULSE_SECONDS = 0.02
+
+
 class Status(Enum):
     """How a call ended, as its caller saw it."""
 
@@ -135,10 +138,19 @@ class WallLog:
         self._began_at = self._loop.time()
         self.hits: list[Hit] = []
         self.outcomes: list[Outcome] = []
+        self.late_seconds: list[float] = []
+        """How much later than asked the wall's own timers fired: what the machine adds to every measured duration."""
 
     def begin(self) -> None:
         """The scenario begins now."""
         self._began_at = self._loop.time()
+
+    async def feel_machine(self) -> None:
+        """Notes how late timers are, until cancelled."""
+        while True:
+            due_at = self._loop.time() + _PULSE_SECONDS
+            await asyncio.sleep(_PULSE_SECONDS)
+            self.late_seconds.append(max(0.0, self._loop.time() - due_at))
 
     def now(self) -> float:
         """Seconds since the scenario began."""

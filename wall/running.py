@@ -45,10 +45,12 @@ async def run_scenario(scenario: Scenario, stage: Stage, setting: Setting, site:
         return Result(scenario, (), 0.0, note=f"needs a target that {lacking}")
     started_at = time.monotonic()
     log = WallLog()
+    pulse = asyncio.ensure_future(log.feel_machine())
     for asks in _in_turn(stage, target):
         if Ability.LANES not in target.abilities:
             await _settle(site, target)
         await _play(scenario, stage, asks, site, target, log)
+    pulse.cancel()
     evidence = Evidence(setting, stage, log)
     found = [*scenario.judge(evidence), *always(evidence)]
     findings = [(finding, finding.verdict(target.abilities)) for finding in found]

@@ -59,7 +59,11 @@ def in_pieces(text: str, chance: Random, largest: int = 12) -> list[str]:
 
 def told_so_far(body: Mapping[str, Any], text: str) -> int:
     """How many characters of this answer the request already holds, because it asks to go on from there."""
-    said = "\n".join(_contents(body.get("messages", ())))
+    return max((_beginning_in(content, text) for content in _contents(body.get("messages", ()))), default=0)
+
+
+def _beginning_in(said: str, text: str) -> int:
+    """The length of the longest beginning of the text that is said here."""
     if START not in said:
         return 0
     least, most = 0, len(text)

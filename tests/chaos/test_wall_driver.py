@@ -19,6 +19,7 @@ from wall.scenarios.judging import always, released_in_time
 from wall.texts import told_so_far
 
 from kit.running import load_for_test
+from pointsman_server.config.policy_file import load_policy
 
 ROOT = Path(__file__).resolve().parents[2]
 ADDRESSES = {"primary": "http://127.0.0.1:18101", "fallback": "http://127.0.0.1:18102"}
@@ -72,6 +73,9 @@ def test_a_model_knows_where_it_was_cut() -> None:
     ask = {"role": "user", "content": "Tell me."}
     assert told_so_far({"messages": [ask]}, TEXT) == 0
     assert told_so_far({"messages": [ask, {"role": "assistant", "content": TEXT[:40]}]}, TEXT) == 40
+    line = TEXT[:20] + "\nmore"
+    instructed = [ask, {"role": "assistant", "content": TEXT[:20]}, {"role": "user", "content": "Go on."}]
+    assert told_so_far({"messages": instructed}, line) == 20
     parts = [{"type": "text", "text": f"Go on after: {TEXT[:17]}"}]
     assert told_so_far({"messages": [{"role": "user", "content": parts}]}, TEXT) == 17
 
@@ -160,4 +164,18 @@ def test_a_policy_is_written_for_a_server_of_ones_own(tmp_path: Path) -> None:
     done = wall("--quick", "--write-policy", str(file), "--scenario", "S19")
     assert done.returncode == 0
     assert "POINTSMAN_MAX_CONCURRENT_CALLS=" in done.stdout
-    assert "s19-main-primary" in file.read_text(encoding="utf-8")
+    assert "s19-main-primary" in load_policy(file, {}).snapshot.deployments
+
+
+def test_one_policy_serves_many_scenarios(tmp_path: Path) -> None:
+    file = tmp_path / "wall.yaml"
+    assert wall("--quick", "--write-policy", str(file)).returncode == 0
+    deployments = load_policy(file, {}).snapshot.deployments
+    assert {"s01-main-primary", "s63-main-fallback"} <= set(deployments)
+    assert "s19-main-primary" not in deployments
+
+
+def test_what_is_asked_wrongly_is_told() -> None:
+    done = wall("--target", "grpc://127.0.0.1:1", "--scenario", "S01", "--ports", "1")
+    assert done.returncode == 2
+    assert "takes 2 numbers" in done.stderr

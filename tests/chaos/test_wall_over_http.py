@@ -59,3 +59,9 @@ async def test_what_cannot_be_judged_is_neither_kept_nor_broken() -> None:
 async def test_callers_who_leave_are_judged_by_the_upstreams() -> None:
     result = await judge("S31")
     assert "upstream released within 200 ms of the caller's end" not in broken(result)
+
+
+async def test_answers_of_any_shape_are_taken_for_failures() -> None:
+    result = await judge("S43")
+    assert "served" in broken(result)
+    assert "wrong or cut answers handed out as whole" not in broken(result)

@@ -427,9 +427,7 @@ class TestLargePrompts:
     async def test_they_do_not_hold_up_others(self, window: int) -> None:
         async with (
             running_upstream(json_script(HELLO)) as upstream,
-            running_service(
-                one_deployment_each({"one": upstream.base_url}, context_window_tokens=window)
-            ) as service,
+            running_service(one_deployment_each({"one": upstream.base_url}, context_window_tokens=window)) as service,
             connected(service) as channel,
         ):
             large = CompleteRequest(completion=spec("The quick brown fox jumps over the lazy dog. " * 22_000))

@@ -180,7 +180,7 @@ def _caller(random: Random, deployments: Sequence[Deployment]) -> Caller:
     stream = random.random() < 0.6
     leaves: tuple[float, ...] = ()
     if random.random() < 0.2:
-        leaves = (random.choice((0.0, 0.1, 0.25, 1.0, 4.0)),) + random.choice(((), (0.005,), (0.0, 0.005)))
+        leaves = (random.choice((0.0, 0.1, 0.25, 1.0, 4.0)), *random.choice(((), (0.005,), (0.0, 0.005))))
     reader = Reader()
     if stream and random.random() < 0.2:
         reader = Reader(random.choice((0.0, 0.1, 2.0)), random.choice((None, 1, 2)))

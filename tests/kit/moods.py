@@ -82,7 +82,7 @@ def choosy(random: Random, call: ProviderCall) -> Sequence[Step]:
 
 def black_hole(random: Random, call: ProviderCall) -> Sequence[Step]:
     """Takes the request, and nothing ever comes."""
-    return random.choice(([Hang()], [PING, used(100, 1), Hang()]))
+    return [*random.choice(((), (PING,), (PING, used(100, 1)))), Hang()]
 
 
 def cutting(random: Random, call: ProviderCall) -> Sequence[Step]:
@@ -118,10 +118,7 @@ MOODS: Mapping[str, Mood] = {
 
 def _answer(random: Random, call: ProviderCall) -> list[Step]:
     """A whole answer; its last step is its end."""
-    if call.generation.response_schema is not None:
-        body = _json(random)
-    else:
-        body = _prose(random, call)
+    body = _prose(random, call) if call.generation.response_schema is None else _json(random)
     steps: list[Step] = []
     for piece in body:
         steps += [piece] if not steps or random.random() < 0.6 else [Wait(random.choice((0.05, 0.5, 1.0))), piece]

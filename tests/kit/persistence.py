@@ -8,8 +8,8 @@ from kit.witness import WitnessedCall
 from pointsman_server.domain.call import FailoverMode
 from pointsman_server.domain.errors import AttemptsFailed, StreamInterrupted
 from pointsman_server.domain.health import BreakerState
-from pointsman_server.domain.resilience import RetryPolicy
 from pointsman_server.domain.message import ReasoningPart, TextPart
+from pointsman_server.domain.resilience import RetryPolicy
 
 GAVE_UP = (AttemptsFailed, StreamInterrupted, *NOBODY_ASKED)
 
@@ -44,7 +44,7 @@ class PersistentWords(PlainWords):
         pause = min(retries.cap_seconds, retries.base_seconds * 2 ** (len(mine) - 1))
         asked_for = (mine[-1].ended_at or 0.0) + (fault.retry_after_seconds or 0.0) - now
         wait = max(pause, asked_for, place.rest.until - now, place.account.until - now)
-        return wait + 2 * LEAST_SECONDS < call.call.deadline - now
+        return bool(wait + 2 * LEAST_SECONDS < call.call.deadline - now)
 
 
 def _is_over(call: WitnessedCall) -> bool:
@@ -54,12 +54,13 @@ def _is_over(call: WitnessedCall) -> bool:
         return True
     if not call.events or call.call.failover is FailoverMode.RESTART:
         return False
-    return call.call.failover is FailoverMode.TERMINATE or not _is_plain_prose(call)
+    return call.call.failover is FailoverMode.TERMINATE or not _can_go_on(call)
 
 
-def _is_plain_prose(call: WitnessedCall) -> bool:
-    """Whether what was told can be gone on with: text, and thoughts that nobody signed."""
-    parts = told_parts(call)
-    has_text = any(isinstance(part, TextPart) and part.text.strip() for part in parts)
+def _can_go_on(call: WitnessedCall) -> bool:
+    """Whether another may take over: from nothing but blanks and thoughts, or from plain prose."""
+    parts, generation = told_parts(call), call.call.request.generation
+    if not any(isinstance(part, TextPart) and part.text.strip() for part in parts):
+        return all(isinstance(part, (TextPart, ReasoningPart)) for part in parts)
     plain = all(isinstance(part, (TextPart, ReasoningPart)) and not part.signature for part in parts)
-    return has_text and plain and call.call.request.generation.response_schema is None
+    return plain and generation.response_schema is None and not generation.tools

@@ -222,7 +222,7 @@ def _judge_tool_call(evidence: Evidence) -> Iterator[Finding]:
         outcomes = evidence.outcomes(lane)
         yield ended_as(f"{lane}: no tool call is gone on with", outcomes, Status.INTERRUPTED, "ABORTED", MODES)
         yield exactly(f"{lane}: requests at the fallback", len(evidence.hits(FALLBACK, lane)), 0, MODES)
-    yield served_share(evidence, 1.0 if evidence.outcomes("restart") else 0.0, evidence.outcomes("restart"))
+    yield replace(served_share(evidence, 1.0, evidence.outcomes("restart")), needs=MODES)
 
 
 _MAIN = {"main": Lane()}

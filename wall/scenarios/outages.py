@@ -19,6 +19,7 @@ from wall.scenarios.judging import (
     none_of,
     percentile,
     served_share,
+    soon_enough,
 )
 from wall.scenarios.staging import always_play, between, by_lane, failing, model, steady, two_upstreams
 from wall.targets.target import Ability
@@ -114,7 +115,8 @@ def _judge_all_down(evidence: Evidence) -> Iterator[Finding]:
     yield none_of("refused without a word when to come back", untold, TYPED)
     reached = {hit.number for hit in evidence.hits()}
     at_once = [one.seconds for one in during[len(during) // 2 :] if one.ask.number not in reached]
-    yield at_most("seconds of a refusal with all breakers open (median)", percentile(at_once, 0.5), 0.02, SET_UP)
+    name = "seconds of a refusal with all breakers open (median)"
+    yield soon_enough(evidence, name, percentile(at_once, 0.5), 0.01, SET_UP)
     yield served_share(evidence, 1.0, after)
 
 
@@ -146,9 +148,14 @@ def _judge_both_unsteady(evidence: Evidence) -> Iterator[Finding]:
 _SILENCES = ("alone", "behind")
 
 
+def _black_hole_deadline(setting: Setting) -> float:
+    return max(2.0, setting.seconds(20))
+
+
 def _black_hole(setting: Setting) -> Stage:
+    deadline = _black_hole_deadline(setting)
     asks = [
-        Ask(at * 2 + stream, lane=lane, stream=bool(stream), deadline_seconds=2.0, alone=lane == "alone")
+        Ask(at * 2 + stream, lane=lane, stream=bool(stream), deadline_seconds=deadline, alone=lane == "alone")
         for at, lane in enumerate(_SILENCES)
         for stream in (0, 1)
     ]
@@ -161,7 +168,7 @@ def _judge_black_hole(evidence: Evidence) -> Iterator[Finding]:
     alone = frozenset({Ability.ALONE})
     yield ended_as("nobody else", evidence.outcomes("alone"), Status.FAILED, "DEADLINE_EXCEEDED", alone)
     longest = max((one.seconds for one in evidence.outcomes()), default=0.0)
-    yield at_most("seconds of the longest call", longest, 2.0 + _SLACK_SECONDS)
+    yield at_most("seconds of the longest call", longest, _black_hole_deadline(evidence.setting) + _SLACK_SECONDS)
 
 
 def _refused_or_reset(setting: Setting) -> Stage:
@@ -201,7 +208,7 @@ def _stale_connections(setting: Setting) -> Stage:
         return plays[hit.lane] if hit.reused else healthy(hit)
 
     asks = [
-        Ask(place * 10 + at, at_seconds=at * 0.15, lane=lane, deadline_seconds=4.0)
+        Ask(place * 10 + at, at_seconds=at * 0.15, lane=lane, deadline_seconds=max(4.0, setting.seconds(30)))
         for place, lane in enumerate(_STALE)
         for at in range(4)
     ]

@@ -33,6 +33,8 @@ _TOOL = {
     },
 }
 _LARGEST_LINE_BYTES = 1 << 25
+_UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, RecursionError)
+"""What reading something comes to that is no JSON, or JSON of another shape; clients of the dialect fare no better."""
 
 
 class OpenAIGateway:
@@ -66,8 +68,7 @@ class OpenAIGateway:
             if not deadline.expired():
                 raise
             _broken(outcome, "DEADLINE_EXCEEDED", "the caller's time ran out")
-        except (aiohttp.ClientError, ConnectionError, ValueError) as error:
-            # ValueError is what reading something that is no JSON comes to.
+        except (aiohttp.ClientError, ConnectionError, *_UNREADABLE) as error:
             _broken(outcome, "UNAVAILABLE", type(error).__name__)
         if not patience.has_left:
             outcome.ended_at = log.now()

@@ -32,6 +32,9 @@ from pointsman_server.rpc.server import GrpcServer, Servicers
 from pointsman_server.simulator.server import RunningSimulator, start_simulator
 from pointsman_server.web.server import HttpServer
 
+USUAL_HTTP_ADDRESS = Settings().http_address
+"""Where HTTP is served unless somebody chose another address."""
+
 _LOG = structlog.stdlib.get_logger("pointsman.service")
 
 
@@ -126,7 +129,7 @@ class Service:
     async def _start_http(self) -> None:
         metrics, boundary, address = self._observed.metrics, self._boundary, self._settings.http_address
         metrics.watch_load(
-            calls_in_flight=lambda: boundary.active_calls - boundary.gate.queued,
+            calls_in_flight=lambda: boundary.active_calls,
             queued_calls=lambda: boundary.gate.queued,
         )
         self._http = HttpServer(
@@ -135,7 +138,13 @@ class Service:
             exposition=metrics.exposition,
             not_ready_because=lambda: "draining" if boundary.draining else "",
         )
-        self.http_port = await self._http.start()
+        try:
+            self.http_port = await self._http.start()
+        except OSError as error:
+            if address != USUAL_HTTP_ADDRESS:
+                raise
+            # Nobody chose this address; a second server on a machine must not fail for want of a scrape.
+            _LOG.warning("http_not_served", reason=str(error), remedy="set POINTSMAN_HTTP_ADDRESS to a free address")
 
     def _open_state(self) -> None:
         # Only now: a process that cannot listen must not write where another one, or nobody, keeps its state.

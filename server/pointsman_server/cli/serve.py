@@ -46,7 +46,8 @@ def serve(policy: str | None, grpc_address: str | None) -> None:
     try:
         run_service(Service(settings, loaded.snapshot, loaded.record), on_ready=lambda port: _announce(settings, port))
     except OSError as error:
-        raise click.ClickException(f"{error}\nStop it, or listen elsewhere: --grpc-address 127.0.0.1:50052") from error
+        remedy = "--grpc-address 127.0.0.1:50052, and POINTSMAN_HTTP_ADDRESS=127.0.0.1:8081 for HTTP"
+        raise click.ClickException(f"{error}\nStop it, or listen elsewhere: {remedy}") from error
 
 
 def _refuse_exposed(address: Address) -> None:

@@ -10,19 +10,22 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from itertools import chain
 from operator import mul
 from typing import Any, NamedTuple
 
-from pointsman_server.decision.ask import Segment, take_apart
+from pointsman_server.decision import layout
 from pointsman_server.decision.forest import Forest
 from pointsman_server.decision.freshness import needs_fresh_facts
-from pointsman_server.decision.outcome_features import outcome_features
+from pointsman_server.decision.outcome_features import HEAD_CHARS, TAIL_CHARS, outcome_features
 from pointsman_server.decision.quality import log_odds
+from pointsman_server.decision.remembered import Remembered
 from pointsman_server.decision.rubric import Probabilities, Rubric
 from pointsman_server.decision.tasks import Tasks
-from pointsman_server.decision.wording import Reading, Wording
+from pointsman_server.decision.wording import Wording
 from pointsman_server.domain.plan import Complexity, Factor, TaskType
 from pointsman_server.domain.request import Tier
 
@@ -42,6 +45,14 @@ MOST_TASK_WORDS = 60
 LEAST_DISCRIMINATION = 0.2
 _MOST_LOGIT = 6.0
 _BANDS = 3
+_TIERS = tuple(Tier)
+
+MOST_JUDGED = 1_000
+"""Judgements that are remembered, by a digest of the text: some 1 MB."""
+
+_READ_HEAD, _READ_TAIL = max(HEAD_CHARS, layout.HEAD_CHARS), max(TAIL_CHARS, layout.TAIL_CHARS)
+"""Nothing of a text but its length and so much of it is ever read."""
+
 _CHEAP_ANCHOR = log_odds(CHEAP_QUALITY)
 _STRONG_ANCHOR = log_odds(STRONG_QUALITY)
 
@@ -90,12 +101,15 @@ class Judge:
     rubric: Rubric
     tasks: Tasks
     outcomes: Outcomes
+    _judged: Remembered[bytes, Complexity] = field(
+        default_factory=lambda: Remembered(MOST_JUDGED), init=False, repr=False, compare=False
+    )
 
     @classmethod
     def load(cls, data: Mapping[str, Any]) -> Judge:
         """From the parsed data file."""
         return cls(
-            Wording.load(data["wording"]),
+            Wording(data["wording"]),
             Rubric.load(data["rubric"]),
             Tasks.load(data["tasks"]),
             Outcomes.load(data["outcomes"]),
@@ -104,33 +118,51 @@ class Judge:
     def judge(self, text: str, background: str = "") -> Complexity:
         """Judges one text, with its background before it where the text itself asks for nothing.
 
-        Time is bounded whatever the lengths.
+        Time is bounded whatever the lengths. What was judged lately is not judged again: an agent sends the same user
+        turn with every result of a tool.
         """
-        segments = take_apart(text)
-        if background and not self.asks_clearly(segments):
+        key = _digest(text, background)
+        judged = self._judged.get(key)
+        if judged is None:
+            judged = self._judge(text, background)
+            self._judged.keep(key, judged)
+        return judged
+
+    def forget(self) -> None:
+        """Forgets what was judged and read before: judging a text then takes as long as if it had never been seen."""
+        self._judged.forget()
+        self.wording.forget()
+
+    def _judge(self, text: str, background: str) -> Complexity:
+        heard = self.wording.hear(text)
+        if background and not heard.asks_clearly:
             text = f"{background}\n\n{text}"
-            segments = take_apart(text)
-        if not segments:
+            heard = self.wording.hear(text)
+        sentences = heard.sentences
+        if not sentences:
             return _nothing_asked()
-        reading = self.wording.read(segments)
-        probabilities = self.rubric.judge(reading, segments)
-        words = [*segments[reading.top].words, *_others(reading, segments)][:MOST_TASK_WORDS]
-        task = self.tasks.judge(words)
-        return _complexity(probabilities, self.outcomes.judge(text), task, words)
-
-    def asks_clearly(self, segments: Sequence[Segment]) -> bool:
-        """Whether some segment is more likely than not to ask for something."""
-        return any(self.wording.asks(segment) > 0.5 for segment in segments)
+        reading = self.wording.read(heard)
+        probabilities = self.rubric.judge(reading, sentences)
+        asking = [sentences[reading.top], *[sentences[place] for place in reading.kept if place != reading.top]]
+        task = self.tasks.judge(list(chain.from_iterable([one.stems for one in asking]))[:MOST_TASK_WORDS])
+        words = list(chain.from_iterable([one.words for one in asking]))[:MOST_TASK_WORDS]
+        fresh = needs_fresh_facts(words, task)
+        return _complexity(probabilities, self.outcomes.judge(text), task, fresh)
 
 
-def _others(reading: Reading, segments: Sequence[Segment]) -> Iterator[str]:
-    for place in reading.kept:
-        if place != reading.top:
-            yield from segments[place].words
+def _digest(text: str, background: str) -> bytes:
+    """Tells texts apart by their lengths and by all of them that is ever read, without keeping any of it."""
+    read = f"{len(text)} {len(background)} {_head_and_tail(text)}{_head_and_tail(background)}"
+    return blake2b(read.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def _complexity(probabilities: Probabilities, outcome: Outcome, task: TaskType, words: Sequence[str]) -> Complexity:
-    band = probabilities.index(max(probabilities))
+def _head_and_tail(text: str) -> str:
+    return text if len(text) <= _READ_HEAD + _READ_TAIL else text[:_READ_HEAD] + text[-_READ_TAIL:]
+
+
+def _complexity(probabilities: Probabilities, outcome: Outcome, task: TaskType, needs_fresh_facts: bool) -> Complexity:
+    most = max(probabilities)
+    band = probabilities.index(most)
     expected = probabilities[1] + 2.0 * probabilities[2]
     from_wording = min(max((expected - band + 1.0) / 2.0, 0.0), 1.0)
     by_rubric = (band + 0.005 + 0.99 * from_wording) / _BANDS
@@ -140,15 +172,15 @@ def _complexity(probabilities: Probabilities, outcome: Outcome, task: TaskType, 
         Factor("need_of_strong_model", outcome.need),
         Factor("familiar", outcome.familiar),
     ]
-    if max(probabilities) < UNSURE_BELOW:
-        factors.append(Factor("unsure", 1.0 - max(probabilities)))
+    if most < UNSURE_BELOW:
+        factors.append(Factor("unsure", 1.0 - most))
     return Complexity(
         score=round(outcome.familiar * outcome.need + (1.0 - outcome.familiar) * by_rubric, 5),
-        tier=Tier(band + 1),
+        tier=_TIERS[band],
         factors=tuple(factors),
         task=task,
         tier_probabilities=probabilities,
-        needs_fresh_facts=needs_fresh_facts(words, task),
+        needs_fresh_facts=needs_fresh_facts,
         difficulty=difficulty,
         discrimination=discrimination,
     )
@@ -156,14 +188,17 @@ def _complexity(probabilities: Probabilities, outcome: Outcome, task: TaskType, 
 
 def _item(probabilities: Probabilities, outcome: Outcome) -> tuple[float, float]:
     """Difficulty and discrimination of the request, as `expected_quality` takes them."""
-    cheap, strong = (
-        outcome.familiar * known + (1.0 - outcome.familiar) * log_odds(sum(map(mul, chances, probabilities)))
-        for known, chances in zip((outcome.cheap_logit, outcome.strong_logit), SUCCESS_BY_TIER, strict=True)
-    )
+    cheap = _ability(outcome.familiar, outcome.cheap_logit, SUCCESS_BY_TIER[0], probabilities)
+    strong = _ability(outcome.familiar, outcome.strong_logit, SUCCESS_BY_TIER[1], probabilities)
     discrimination = max((strong - cheap) / (_STRONG_ANCHOR - _CHEAP_ANCHOR), LEAST_DISCRIMINATION)
     middle = (strong + cheap) / 2.0
     anchor = (_STRONG_ANCHOR + _CHEAP_ANCHOR) / 2.0
     return round(anchor - middle / discrimination, 5), round(discrimination, 5)
+
+
+def _ability(familiar: float, known: float, chances: Probabilities, probabilities: Probabilities) -> float:
+    """The log-odds that a panel answers well: as recorded outcomes say as far as the request is like theirs."""
+    return familiar * known + (1.0 - familiar) * log_odds(sum(map(mul, chances, probabilities)))
 
 
 def _nothing_asked() -> Complexity:

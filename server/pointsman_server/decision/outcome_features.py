@@ -4,15 +4,17 @@ Everything is a plain count over the head and the tail of the text: length, numb
 mathematics, kinds of question, fields of knowledge. The outcome model is trained on these numbers, so the order of
 `OUTCOME_FEATURE_NAMES` is part of the trained data: whoever changes a feature trains anew.
 
-The text is cut first, which bounds the time. Words are looked at once, through one table from word to group: one pass
-per group would cost several times as much.
+The text is cut first, which bounds the time. Words are looked at once, through one table from word to groups: one pass
+per group would cost several times as much. And what can be counted among bytes is: bytes are translated and split in a
+quarter of the time that a pattern takes to find words.
 """
 
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
+import struct
 from math import log2
+from string import ascii_lowercase, ascii_uppercase, digits
 
 HEAD_CHARS = 1_200
 TAIL_CHARS = 400
@@ -72,15 +74,22 @@ _GROUPS: dict[str, str] = {
 _SLOT = {name: index for index, name in enumerate(_GROUPS)}
 
 
-def _slots_of_words() -> dict[str, tuple[int, ...]]:
-    slots: dict[str, tuple[int, ...]] = {}
+_LANE = 16
+"""Bits of a count: more than a text that is cut can have words."""
+
+
+def _packed_groups() -> dict[bytes, int]:
+    packed: dict[bytes, int] = {}
     for group, words in _GROUPS.items():
-        for word in words.split():
-            slots[word] = tuple(dict.fromkeys((*slots.get(word, ()), _SLOT[group])))
-    return slots
+        for word in set(words.encode().split()):
+            packed[word] = packed.get(word, 0) + (1 << _LANE * _SLOT[group])
+    return packed
 
 
-_SLOTS_OF_WORD = _slots_of_words()
+_PACKED_GROUPS = _packed_groups()
+"""For each word a 1 in the lane of each of its groups: the sum over all words of a text has all counts side by side."""
+
+_LANES = struct.Struct(f"<{len(_GROUPS)}H")
 
 _MARKS: dict[str, str] = {
     "commas": ",",
@@ -102,16 +111,26 @@ _MARKS: dict[str, str] = {
     "line_breaks": "\n",
 }
 
-_WORD = re.compile(r"[a-z]+")
+_LETTERS = bytes(byte if byte in ascii_lowercase.encode() else ord(" ") for byte in range(256))
+"""Translates all but small letters to blanks."""
+
+
+def _all_but(kept: str) -> bytes:
+    return bytes(byte for byte in range(256) if byte not in kept.encode())
+
+
+_MARK_BYTES = "".join(_MARKS.values()).encode()
+_NO_MARKS, _NO_CAPITALS, _NO_DIGITS = map(_all_but, ("".join(_MARKS.values()), ascii_uppercase, digits))
+_SHORT_WORD = 7
+_UP_TO_SHORT = bytes(range(_SHORT_WORD + 1))
+
 _DIGIT_EARLY = re.compile(r".{0,7}?\d", re.DOTALL)
-_CAPITAL = re.compile(r"[A-Z]")
-_NUMBER = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
+_NUMBER = re.compile(r"\d\d*(?:,\d{3})*(?:\.\d+)?")  # not \d+: `re` skips to the first of one set of characters
+_ASCII_NUMBER = re.compile(r"[0-9][0-9]*(?:,[0-9]{3})*(?:\.[0-9]+)?")
 _OPTION = re.compile(r"\n\(?([A-J])[.):] ?")
 _SENTENCE_END = re.compile(r"[.?!](?:\s|$)")
 _INDENT = re.compile(r"\n( +)")
 _BIGGEST_NUMBER_DIGITS = 15
-
-_MARK_CHARS = tuple(_MARKS.values())
 
 OUTCOME_FEATURE_NAMES: tuple[str, ...] = (
     "characters",
@@ -149,43 +168,36 @@ def outcome_features(text: str) -> list[float]:
     length = len(text)
     if length > HEAD_CHARS + TAIL_CHARS:
         text = f"{text[:HEAD_CHARS]}\n{text[-TAIL_CHARS:]}"
-    lowered = text.lower()
-    words = _WORD.findall(lowered)
-    groups = _count_groups(words)
+    plain = text.encode("ascii", "ignore")
+    words = text.lower().encode("ascii", "replace").translate(_LETTERS).split()
+    groups = _LANES.unpack(sum(filter(None, map(_PACKED_GROUPS.get, words))).to_bytes(_LANES.size, "little"))
     stem, options = _split_options(text)
+    marks = plain.translate(None, _NO_MARKS)
     return [
-        float(length),
-        *_shape_of_words(words, groups[0], lowered),
-        *_shape_of_characters(text),
-        *_numbers(text),
+        length,
+        *_shape_of_words(words, groups[0], len(_SENTENCE_END.findall(text)) or 1),
+        *_shape_of_characters(text, plain),
+        *_numbers(text, plain),
         *_options(options),
         *_shape_of_stem(stem),
         *_shape_of_lines(text),
-        *[text.count(mark) for mark in _MARK_CHARS],
+        *[marks.count(mark) for mark in _MARK_BYTES],
         *groups[1:],
     ]
 
 
-def _count_groups(words: list[str]) -> list[int]:
-    counts = [0] * len(_GROUPS)
-    for slots in filter(None, map(_SLOTS_OF_WORD.get, words)):
-        for slot in slots:
-            counts[slot] += 1
-    return counts
-
-
-def _shape_of_words(words: list[str], common: int, lowered: str) -> tuple[float, ...]:
+def _shape_of_words(words: list[bytes], common: int, sentences: int) -> tuple[float, ...]:
     count = len(words)
-    sentences = len(_SENTENCE_END.findall(lowered)) or 1
     if not count:
         return (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, sentences, 0.0)
-    lengths = sorted(map(len, words))
-    long_words = count - bisect_right(lengths, 7)
+    lengths = list(map(len, words))
+    longest = max(lengths)
+    long_words = len(bytes(lengths).translate(None, _UP_TO_SHORT)) if longest < 256 else _count_long(lengths)
     return (
         count,
         sum(lengths) / count,
         long_words / count,
-        lengths[-1],
+        longest,
         len(set(words)) / count,
         1.0 - common / count,
         sentences,
@@ -193,21 +205,31 @@ def _shape_of_words(words: list[str], common: int, lowered: str) -> tuple[float,
     )
 
 
-def _shape_of_characters(text: str) -> tuple[float, ...]:
+def _count_long(lengths: list[int]) -> int:
+    return sum([length > _SHORT_WORD for length in lengths])
+
+
+def _shape_of_characters(text: str, plain: bytes) -> tuple[float, ...]:
     size = len(text) or 1
-    capitals = len(_CAPITAL.findall(text))
-    foreign = 0.0 if text.isascii() else 1.0 - len(text.encode("ascii", "ignore")) / size
+    capitals = len(plain.translate(None, _NO_CAPITALS))
+    foreign = 0.0 if len(plain) == len(text) else 1.0 - len(plain) / size
     return capitals / size, foreign
 
 
-def _numbers(text: str) -> tuple[float, ...]:
-    numbers: list[str] = _NUMBER.findall(text)
+def _numbers(text: str, plain: bytes) -> tuple[float, ...]:
+    numbers = _find_numbers(text, plain)
     if not numbers:
         return (0.0, 0.0, 0.0, 0.0, 0.0)
     biggest = max([float(number.replace(",", "")[:_BIGGEST_NUMBER_DIGITS]) for number in numbers])
-    digits = sum(map(len, numbers)) / len(text)
+    digit_share = sum(map(len, numbers)) / len(text)
     decimals = sum(["." in number for number in numbers])
-    return digits, len(numbers), len(set(numbers)), log2(1.0 + biggest), decimals
+    return digit_share, len(numbers), len(set(numbers)), log2(1.0 + biggest), decimals
+
+
+def _find_numbers(text: str, plain: bytes) -> list[str]:
+    if len(plain) < len(text):
+        return _NUMBER.findall(text)
+    return _ASCII_NUMBER.findall(text) if plain.translate(None, _NO_DIGITS) else []
 
 
 def _split_options(text: str) -> tuple[str, list[str]]:

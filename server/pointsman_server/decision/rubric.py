@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from itertools import chain
 from operator import mul
-from typing import Any
+from typing import Any, Protocol
 
-from pointsman_server.decision.ask import Segment
+from pointsman_server.decision.network import Network, compiled
+from pointsman_server.decision.tally import unpacked_tally
 from pointsman_server.decision.wording import Reading
 
 MOST_COUNTED_WORDS = 120
@@ -19,25 +20,28 @@ MOST_COUNTED_WORDS = 120
 Probabilities = tuple[float, float, float]
 """Simple, medium, complex; they sum to 1."""
 
-_JOINTS = frozenset(
-    (
-        *(",", ";", "、", "，", "；", "،"),  # noqa: RUF001 - the commas of other scripts are meant
-        *("and", "or", "but", "without", "must", "should", "und", "oder", "aber", "ohne", "et", "ou", "mais", "sans"),
-        *("y", "o", "pero", "sin", "e", "ma", "и", "или", "но", "без"),
-    )
-)
-"""What joins wishes and conditions; a rough measure of how many there are."""
 
-_QUESTION_MARKS = frozenset("?？؟")  # noqa: RUF001 - the question marks of other scripts are meant
-_COLONS = frozenset(":：")  # noqa: RUF001 - the full-width colon is meant
+class Counted(Protocol):
+    """A segment of which something is counted."""
+
+    @property
+    def words(self) -> Sequence[str]:
+        """Its words."""
+
+    @property
+    def tallies(self) -> Sequence[int]:
+        """The packed tally of each word."""
+
+    @property
+    def chars(self) -> int:
+        """Its length in characters."""
 
 
-@dataclass(frozen=True, slots=True)
 class Rubric:
-    """The network: one hidden layer of rectified units; of each unit and output, the bias and the weights."""
+    """The network: one hidden layer of rectified units."""
 
-    hidden: Sequence[tuple[float, Sequence[float]]]
-    outputs: Sequence[tuple[float, Sequence[float]]]
+    def __init__(self, network: Network) -> None:
+        self._network = network
 
     @classmethod
     def load(cls, data: Mapping[str, Any]) -> Rubric:
@@ -50,26 +54,25 @@ class Rubric:
         outputs = [
             (bias / temperature, [weight / temperature for weight in weights]) for bias, weights in data["outputs"]
         ]
-        return cls(hidden, outputs)
+        return cls(compiled(hidden, outputs))
 
-    def judge(self, reading: Reading, segments: Sequence[Segment]) -> Probabilities:
+    def judge(self, reading: Reading, segments: Sequence[Counted]) -> Probabilities:
         """How probable each tier is."""
         counts = request_counts(segments, reading.kept, reading.top, reading.certainty)
-        inputs = (*reading.asking, *reading.likeliest, *reading.everything, *counts)
-        hidden = [max(0.0, bias + sum(map(mul, weights, inputs))) for bias, weights in self.hidden]
-        totals = [bias + sum(map(mul, weights, hidden)) for bias, weights in self.outputs]
+        totals = self._network(*reading.asking, *reading.likeliest, *reading.everything, *counts)
         most = max(totals)
         simple, medium, complex_ = [math.exp(total - most) for total in totals]
         whole = simple + medium + complex_
         return simple / whole, medium / whole, complex_ / whole
 
 
-def request_counts(segments: Sequence[Segment], kept: Sequence[int], top: int, certainty: float) -> tuple[float, ...]:
+def request_counts(segments: Sequence[Counted], kept: Sequence[int], top: int, certainty: float) -> tuple[float, ...]:
     """What is counted of a request: sizes of the text, of what asks in it and of the likeliest ask, and signs in it."""
-    words = [word for place in kept for word in segments[place].words][:MOST_COUNTED_WORDS]
-    distinct = set(words)
-    kept_chars = sum([segments[place].chars for place in kept])
-    chars = sum([segment.chars for segment in segments])
+    asking = [segments[place] for place in kept]
+    words = list(chain.from_iterable([one.words for one in asking]))[:MOST_COUNTED_WORDS]
+    tally = unpacked_tally(sum(list(chain.from_iterable([one.tallies for one in asking]))[:MOST_COUNTED_WORDS]))
+    kept_chars = sum([one.chars for one in asking])
+    chars = sum([one.chars for one in segments])
     count = len(words) or 1
     return (
         math.log1p(len(segments)),
@@ -77,12 +80,12 @@ def request_counts(segments: Sequence[Segment], kept: Sequence[int], top: int, c
         math.log1p(kept_chars),
         math.log1p(segments[top].chars),
         math.log1p(chars),
-        math.log1p(sum([word in _JOINTS for word in words])),
-        math.log1p(sum([word[0].isdigit() for word in words])),
-        float(not distinct.isdisjoint(_QUESTION_MARKS)),
-        float(not distinct.isdisjoint(_COLONS)),
+        math.log1p(tally.joints),
+        math.log1p(tally.numbers),
+        float(tally.question_marks > 0),
+        float(tally.colons > 0),
         certainty,
         kept_chars / (chars or 1),
-        len(distinct) / count,
-        sum(map(len, words)) / count,
+        len(set(words)) / count,
+        tally.chars / count,
     )

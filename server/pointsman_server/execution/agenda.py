@@ -22,9 +22,6 @@ from pointsman_server.execution.retrying import ShareBudget, pause_seconds
 BUSY_RETRY_SECONDS = 0.5
 """When to come back when all places of all candidates are taken."""
 
-_LEAST_SLEEP_SECONDS = 0.001
-"""Some event loops count in milliseconds."""
-
 
 @dataclass(frozen=True, slots=True)
 class Turn:
@@ -179,10 +176,11 @@ class Agenda:
             if wait_seconds + LEAST_ATTEMPT_SECONDS > self._left_seconds or not (granted or self._grant_retry()):
                 return None
             granted = True
-            await self._pause(wait_seconds)
+            await asyncio.sleep(wait_seconds)
             turn = self.untried(purpose) or self._enter(candidate, purpose or AttemptPurpose.RETRY)
             if turn is not None:
                 return turn
+            # A cooldown may have grown meanwhile, and timers may fire early: that is waited for once more.
             if self._refused[candidate.deployment.id].reason is not ExclusionReason.COOLDOWN:
                 passed_over.add(candidate.deployment.id)
         return None
@@ -193,13 +191,6 @@ class Agenda:
         self._retries += 1
         self._keepers.telemetry.retried(self._operation, self._retries)
         return True
-
-    async def _pause(self, seconds: float) -> None:
-        ends_at = self._clock.monotonic() + seconds
-        await asyncio.sleep(seconds)
-        # The event loop's timers may fire early; a moment too early is still too early for a cooldown.
-        while (left_seconds := ends_at - self._clock.monotonic()) > 0:
-            await asyncio.sleep(max(left_seconds, _LEAST_SLEEP_SECONDS))
 
     def _second_tries(self, passed_over: Collection[str]) -> list[tuple[float, Candidate]]:
         """Candidates that may be asked once more, each with the time to wait before."""

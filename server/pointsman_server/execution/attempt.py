@@ -83,6 +83,7 @@ class RunningAttempt:
         "_pace",
         "_patience",
         "_progress_at",
+        "_returned_at",
         "_started_at",
         "builder",
         "deployment",
@@ -95,7 +96,7 @@ class RunningAttempt:
         self.stream = assignment.stream
         self._assignment = assignment
         self._clock = clock
-        self._started_at = self._progress_at = clock.monotonic()
+        self._started_at = self._progress_at = self._returned_at = clock.monotonic()
         self._ends_at = self._started_at + assignment.allowed_seconds
         self._first_token_seconds: float | None = None
         self._pace = _Pace(self.deployment.timeouts.least_tokens_per_second if not assignment.may_be_slow else 0.0)
@@ -118,16 +119,18 @@ class RunningAttempt:
     async def next(self) -> Sequence[ReplyEvent] | None:
         """The next events, None after the provider's own end."""
         self._pace.require()
+        self._leave_out(self._clock.monotonic() - self._returned_at)
         try:
             batch = await self._patience.wait(anext(self._adapter_batches, None), self._patience_ends_at())
         except TimeoutError as error:
             if self.builder.finished is None:
                 raise self._timed_out() from error
             batch = None
+        self._returned_at = self._clock.monotonic()
         if batch is None:
             self._require_answer()
         elif self._take(batch):
-            self._progress_at = self._clock.monotonic()
+            self._progress_at = self._returned_at
             if self.builder.finished is None:
                 self._pace.check(self._progress_at)
         return batch
@@ -178,6 +181,11 @@ class RunningAttempt:
             return min(self._ends_at, self._progress_at + self.deployment.timeouts.idle_seconds)
         return min(self._ends_at, self._started_at + self._assignment.patience_seconds)
 
+    def _leave_out(self, seconds: float) -> None:
+        """Time in which nobody asked for more, because the caller was slow to read, is not the provider's."""
+        self._progress_at += seconds
+        self._pace.leave_out(seconds)
+
     def _timed_out(self) -> ProviderFault | DeadlineExceeded:
         now = self._clock.monotonic()
         if now >= self._assignment.deadline - _TIMER_SLACK_SECONDS:
@@ -218,6 +226,10 @@ class _Pace:
         self._least_per_second = least_tokens_per_second * _CHARACTERS_PER_TOKEN
         self._characters = 0
         self._since: float | None = None
+
+    def leave_out(self, seconds: float) -> None:
+        if self._since is not None:
+            self._since += seconds
 
     def came(self, batch: Sequence[ReplyEvent]) -> None:
         if self._least_per_second:

@@ -25,7 +25,6 @@ from pointsman_server.execution.prepare import get_ready
 from pointsman_server.execution.repair import needs_check
 from pointsman_server.execution.settle import count_output_tokens
 
-
 _NOT_JSON_ALONE = "(root): the answer stands in a code fence, which is no part of JSON"
 
 
@@ -102,6 +101,9 @@ class Course:
                 async for event in self._tell_rest(attempt):
                     yield event
             reply = self._finished(attempt)
+            if self._teller is not None and self._teller is not attempt:
+                # It had nothing to add, or nothing at all to say: what is shown of another's answer may not stand.
+                yield self._moved_to(attempt, self._teller)
         except ProviderFault as fault:
             await self._failed(attempt, fault)
             return
@@ -206,10 +208,13 @@ class Course:
             if self._teller is None:
                 self._watch.first_content()
             else:
-                kept = len(self._kept.text) if self._kept is not None else 0
-                yield FailedOver(self._teller.deployment.id, attempt.deployment.id, self._call.failover, kept)
+                yield self._moved_to(attempt, self._teller)
             self._teller, self._told = attempt, builder
         yield Relay(tuple((builder.index_of(delta.key), delta) for delta in deltas))
+
+    def _moved_to(self, attempt: RunningAttempt, teller: RunningAttempt) -> FailedOver:
+        kept = len(self._kept.text) if self._kept is not None else 0
+        return FailedOver(teller.deployment.id, attempt.deployment.id, self._call.failover, kept)
 
     def _finished(self, attempt: RunningAttempt) -> Reply:
         """The whole answer; raises `ProviderFault` ANSWER_INVALID when it does not fit the request's schema."""

@@ -90,9 +90,10 @@ def _tell_nobody(*what: object) -> None:
 class Boundary:
     """Wraps every handler as it is registered, which spares each call the library's interceptor machinery.
 
-    `max_concurrent_calls` counts the calls of the router; `load` says what happens to more. `observe` is told of every
-    call of our own services when it ends, once: the method's name, the gRPC code's name, and the seconds since the
-    call began. `shed` is told why a call was refused or given up for load: "calls", "queue" or "reader".
+    `max_concurrent_calls` counts the calls of the router; `load` says what happens to more, and `caller_of` tells from
+    the request whose call it is. `observe` is told of every call of our own services when it ends, once: the method's
+    name, the gRPC code's name, and the seconds since the call began. `shed` is told why a call was refused or given up
+    for load: "calls", "queue" or "reader".
     """
 
     def __init__(

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import grpc
 import pytest
 import structlog
@@ -131,3 +132,38 @@ async def test_limits_come_from_the_settings() -> None:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await reflect(iter([b""])).read()
     assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+
+
+class TestHttp:
+    async def test_a_chosen_address_that_is_taken_is_an_error(self) -> None:
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            taken = Address("127.0.0.1", other.getsockname()[1])
+            service = Service(settings(http_address=taken), demo())
+            with pytest.raises(OSError, match=f"cannot listen on {taken} for HTTP"):
+                await service.start()
+            await service.close()
+
+    async def test_the_usual_one_that_is_taken_is_done_without(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with socket.socket() as other:
+            other.bind(("127.0.0.1", 0))
+            other.listen()
+            usual = Address("127.0.0.1", other.getsockname()[1])
+            monkeypatch.setattr("pointsman_server.bootstrap.service.USUAL_HTTP_ADDRESS", usual)
+            with structlog.testing.capture_logs() as logs:
+                async with running_service(demo(), http_address=usual) as service, connected(service) as channel:
+                    answer = await router(channel).Complete(CompleteRequest(completion=spec()))
+        assert answer.message.parts[0].text
+        (told,) = [line for line in logs if line["event"] == "http_not_served"]
+        assert "POINTSMAN_HTTP_ADDRESS" in told["remedy"]
+
+    async def test_readiness_ends_with_draining(self) -> None:
+        async with running_service(demo()) as service:
+            url = f"http://127.0.0.1:{service.http_port}/readyz"
+            async with aiohttp.ClientSession() as session:
+                async with session.get(url) as answer:
+                    assert answer.status == 200
+                await service.drain()
+                async with session.get(url) as answer:
+                    assert (answer.status, (await answer.json())["reason"]) == (503, "draining")

@@ -7,15 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kit.properties import examples
-from pointsman_server.decision.ask import (
-    HEAD_CHARS,
-    MOST_SEGMENTS,
-    MOST_WORDS,
-    TAIL_CHARS,
-    Segment,
-    take_apart,
-    words_of,
-)
+from pointsman_server.decision.ask import MOST_WORDS, Segment, take_apart, words_of
+from pointsman_server.decision.layout import HEAD_CHARS, MOST_SEGMENTS, TAIL_CHARS
 
 
 def texts(text: str) -> list[str]:

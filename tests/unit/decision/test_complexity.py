@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from kit.catalog import request, user
 from kit.properties import examples
 from pointsman_server.decision import complexity
-from pointsman_server.decision.ask import take_apart
 from pointsman_server.decision.complexity import judge_complexity
 from pointsman_server.decision.learned import shipped_judge
 from pointsman_server.domain.message import ImagePart, Message, Role, TextPart, ToolCallPart, ToolResultPart
@@ -137,8 +136,8 @@ class TestSystemPrompt:
 
     def material(self) -> str:
         """A text that asks for nothing, as the shipped judge sees it."""
-        asks = shipped_judge().asks_clearly
-        return next(text for text in self.MATERIAL if not asks(take_apart(text)))
+        hear = shipped_judge().wording.hear
+        return next(text for text in self.MATERIAL if not hear(text).asks_clearly)
 
     def test_it_does_not_count_where_the_user_asks(self) -> None:
         assert judge(system(self.PERSONA), EASY) == judge(EASY)
@@ -267,10 +266,20 @@ class TestTime:
         assert cpu_seconds(long) < 4 * cpu_seconds(short)
 
 
+class TestMemory:
+    @examples(100)
+    @given(st.lists(turns, min_size=1, max_size=4))
+    def test_a_judgement_is_the_same_whatever_was_judged_before(self, messages: list[Message]) -> None:
+        judged = judge(*messages)
+        shipped_judge().forget()
+        assert judge(*messages) == judged
+
+
 def cpu_seconds(asked: CompletionRequest) -> float:
-    """The least of some tries, so that a busy machine does not spoil the comparison."""
+    """The least of some tries, so that a busy machine does not spoil the comparison; each is of a text never seen."""
     spent = []
     for _ in range(7):
+        shipped_judge().forget()
         started_at = time.process_time()
         judge_complexity(asked)
         spent.append(time.process_time() - started_at)

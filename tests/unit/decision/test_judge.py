@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from pointsman_server.decision.ask import take_apart
 from pointsman_server.decision.judge import (
     CHEAP_QUALITY,
     LEAST_DISCRIMINATION,
@@ -203,7 +202,43 @@ class TestWords:
         assert judged.tier_probabilities == (1.0, 0.0, 0.0)
 
     def test_asking_clearly_is_more_likely_than_not(self) -> None:
-        found = judge(1, 0, 0, words={"please": 3})
-        assert found.asks_clearly(take_apart("please"))
-        assert not found.asks_clearly(take_apart("well"))
-        assert not found.asks_clearly([])
+        hear = judge(1, 0, 0, words={"please": 3}).wording.hear
+        assert hear("please").asks_clearly
+        assert not hear("well").asks_clearly
+        assert not hear(" ").asks_clearly
+
+
+class TestMemory:
+    """What was judged is remembered by a digest, which has to tell apart all that is judged differently."""
+
+    LONG = "a" * 5_000
+
+    def test_the_same_is_judged_once(self) -> None:
+        one = judge(1, 0, 0)
+        assert one.judge("do it", "be kind") is one.judge("do it", "be kind")
+
+    @pytest.mark.parametrize(
+        ("first", "second"),
+        [
+            (("do it", ""), ("do it!", "")),
+            (("do it", "be kind"), ("be kind", "do it")),
+            (("do it", "be kind"), ("do itbe kind", "")),
+            (("1", "2"), ("", "12")),
+            ((LONG, ""), (f"{LONG}a", "")),
+            ((LONG, ""), (f"b{LONG[1:]}", "")),
+            ((LONG, ""), (f"{LONG[:1_199]}b{LONG[1_200:]}", "")),
+            ((LONG, ""), (f"{LONG[1:]}b", "")),
+            ((LONG, LONG), (LONG, f"{LONG[:-700]}b{LONG[-699:]}")),
+            (("\ud800", ""), ("\ud801", "")),
+        ],
+    )
+    def test_what_is_read_differently_is_told_apart(self, first: tuple[str, str], second: tuple[str, str]) -> None:
+        one = judge(1, 0, 0)
+        assert one.judge(*first) is not one.judge(*second)
+
+    def test_forgetting_changes_no_judgement(self) -> None:
+        one = judge(0.2, 0.5, 0.3, words={"please": 3})
+        before = one.judge("Please look. Tell me who.")
+        one.forget()
+        after = one.judge("Please look. Tell me who.")
+        assert (after, after is before) == (before, False)

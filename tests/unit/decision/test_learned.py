@@ -27,17 +27,17 @@ def test_the_judge_is_named_after_all_that_it_learned() -> None:
 
 def test_the_shipped_data_has_all_that_the_judge_needs() -> None:
     judge = shipped_judge()
-    assert judge.wording.tier_rows
+    assert judge.wording.hear("sort this").logits != judge.wording.hear("unheard of").logits
     assert set(judge.tasks.types) == set(TaskType)
     assert judge.outcomes.forest.names == ("need", "cheap", "strong", "familiar")
     assert list(judge.outcomes.need_knots) == sorted(judge.outcomes.need_knots)
 
 
 def test_the_network_takes_what_it_is_given() -> None:
-    rubric = shipped_judge().rubric
-    assert {len(weights) for _, weights in rubric.hidden} == {22}
-    assert {len(weights) for _, weights in rubric.outputs} == {len(rubric.hidden)}
-    assert len(rubric.outputs) == len(Tier)
+    network = learned()["rubric"]
+    assert {len(weights) for _, weights in network["hidden"]} == {22}
+    assert {len(weights) for _, weights in network["outputs"]} == {len(network["hidden"])}
+    assert len(network["outputs"]) == len(Tier)
 
 
 def test_the_calibration_set_holds_requests_of_every_tier() -> None:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import math
+import re
+from string import ascii_uppercase
 
 import pytest
 from hypothesis import given
@@ -13,6 +15,43 @@ from pointsman_server.decision.outcome_features import (
     TAIL_CHARS,
     outcome_features,
 )
+
+
+def counted_slowly(text: str) -> dict[str, float]:
+    """Some of the features, each in the plainest way."""
+    text = text if len(text) <= HEAD_CHARS + TAIL_CHARS else f"{text[:HEAD_CHARS]}\n{text[-TAIL_CHARS:]}"
+    words = re.findall(r"[a-z]+", text.lower())
+    numbers = re.findall(r"\d+(?:,\d{3})*(?:\.\d+)?", text)
+    return {
+        "words": len(words),
+        "mean_word_chars": sum(map(len, words)) / (len(words) or 1),
+        "long_word_share": sum(len(word) > 7 for word in words) / (len(words) or 1),
+        "longest_word_chars": max(map(len, words), default=0),
+        "distinct_word_share": len(set(words)) / (len(words) or 1),
+        "capital_share": sum(char in ascii_uppercase for char in text) / (len(text) or 1),
+        "non_ascii_share": sum(ord(char) > 127 for char in text) / (len(text) or 1),
+        "numbers": len(numbers),
+        "digit_share": sum(map(len, numbers)) / (len(text) or 1),
+        "decimal_numbers": sum("." in number for number in numbers),
+        "marks_commas": text.count(","),
+        "marks_line_breaks": text.count("\n"),
+        "words_what": words.count("what"),
+        "words_how_why": words.count("how") + words.count("why"),
+        "words_loop": sum(words.count(word) for word in ("for", "while", "range", "append")),
+    }
+
+
+pieces = st.sampled_from(
+    ("What ", "how", " why", "for", "while_", "4.5", "1,000", "٣", "é", "İ", "?", ", ", "\n", "A. ", "x" * 300, "WHY")
+)
+
+
+@examples(200)
+@given(st.text(max_size=300) | st.lists(pieces, max_size=80).map("".join))
+def test_they_are_what_counting_one_by_one_gives(text: str) -> None:
+    features = counted(text)
+    slowly = counted_slowly(text)
+    assert {name: features[name] for name in slowly} == pytest.approx(slowly)
 
 
 def counted(text: str) -> dict[str, float]:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from pointsman_server.decision.ask import Segment
-from pointsman_server.decision.rubric import Rubric, request_counts
+from pointsman_server.decision.rubric import MOST_COUNTED_WORDS, Rubric, request_counts
 from pointsman_server.decision.wording import Reading
 
 INPUTS = 9 + 13
@@ -96,6 +96,11 @@ class TestCounts:
     @pytest.mark.parametrize(("word", "place"), [("？", 7), ("؟", 7), (":", 8), ("：", 8)])  # noqa: RUF001 - as written
     def test_signs_of_other_scripts_count(self, word: str, place: int) -> None:
         assert request_counts([Segment((word,), (), 1)], (0,), 0, 1.0)[place] == 1.0
+
+    def test_of_many_words_the_first_are_counted(self) -> None:
+        one = Segment(("and",) * 70, (), 280)
+        counts = request_counts([one, one], kept=(0, 1), top=0, certainty=1.0)
+        assert counts[5] == pytest.approx(math.log1p(MOST_COUNTED_WORDS))
 
     def test_a_segment_without_words_divides_nothing_by_zero(self) -> None:
         counts = request_counts([Segment((), (), 0)], (0,), 0, 1.0)

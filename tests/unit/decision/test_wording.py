@@ -1,32 +1,40 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from pointsman_server.decision.ask import Segment
+from kit.properties import examples
+from pointsman_server.decision.ask import Segment, take_apart
+from pointsman_server.decision.learned import learned, shipped_judge
 from pointsman_server.decision.wording import (
     FIRST_WORDS,
     LAST_WORDS,
     LEAST_SHARE,
     MOST_ASKING,
     MOST_EDGES,
+    MOST_REMEMBERED,
+    Reading,
     Wording,
     ask_features,
     asking_shares,
     looked_at,
     tier_features,
 )
+from pointsman_server.evaluation.tiers import read_labelled
 
-
-def segment(text: str, *marks: str) -> Segment:
-    return Segment(tuple(text.split()), marks, len(text))
+REQUESTS = Path(__file__).parents[2] / "fixtures" / "rubric" / "requests.jsonl"
 
 
 def data(**changes: Any) -> dict[str, Any]:
     """Knows one mark, one word of asks, and three features of tiers whose squares are 4, 9 and 16."""
-    ask = {"bias": -1.0, "unit": 0.5, "marks": {"last": 4}, "words": {"please": 6}}
+    ask = {"bias": -1.0, "unit": 0.5, "marks": {"capital": 4}, "words": {"please": 6}}
     tier = {
         "bias": [0.1, 0.2, 0.3],
         "unit": 0.1,
@@ -37,7 +45,11 @@ def data(**changes: Any) -> dict[str, Any]:
     return {"ask": {**ask, **changes.get("ask", {})}, "tier": {**tier, **changes.get("tier", {})}}
 
 
-WORDING = Wording.load(data())
+WORDING = Wording(data())
+
+
+def read(*lines: str, wording: Wording = WORDING) -> Reading:
+    return wording.read(wording.hear("\n".join(lines)))
 
 
 def sigmoid(value: float) -> float:
@@ -45,43 +57,39 @@ def sigmoid(value: float) -> float:
 
 
 class TestLoading:
-    def test_whole_numbers_become_weights_by_their_unit(self) -> None:
-        assert (WORDING.ask_bias, WORDING.ask_marks, WORDING.ask_words) == (-1.0, {"last": 2.0}, {"please": 3.0})
-        assert WORDING.tier_bias == (0.1, 0.2, 0.3)
-        assert WORDING.tier_rows["prove"] == pytest.approx((-1.0, -2.0, 3.0, 9.0))
-
-    def test_the_three_weights_of_a_feature_sum_to_nothing(self) -> None:
-        assert all(sum(row[:3]) == pytest.approx(0.0) for row in WORDING.tier_rows.values())
-
     @pytest.mark.parametrize("features", ["sort\nprove\n^sort\none more", "sort\nprove"])
     def test_features_and_numbers_that_do_not_match_are_refused(self, features: str) -> None:
         with pytest.raises(ValueError, match="zip"):
-            Wording.load(data(tier={"features": features}))
+            Wording(data(tier={"features": features}))
 
 
 class TestAsking:
     def test_one_segment_is_the_ask_however_unlikely(self) -> None:
-        reading = WORDING.read([segment("nothing known")])
+        reading = read("nothing known")
         assert (reading.kept, reading.top) == ((0,), 0)
         assert reading.certainty == pytest.approx(sigmoid(-1.0))
 
     def test_marks_and_words_add_up(self) -> None:
-        reading = WORDING.read([segment("please sort"), segment("please sort", "last", "unknown mark")])
+        reading = read("please sort", "Now please sort")
         assert reading.top == 1
         assert reading.certainty == pytest.approx(sigmoid(-1.0 + 3.0 + 2.0))
 
     def test_only_segments_nearly_as_likely_as_the_likeliest_are_kept(self) -> None:
-        likely, unlikely, half = segment("please"), segment("prose"), segment("prose", "last")
         assert sigmoid(-1.0) < LEAST_SHARE * sigmoid(2.0) < sigmoid(1.0)
-        assert WORDING.read([unlikely, likely, half]).kept == (1, 2)
+        assert read("prose", "please", "Prose").kept == (1, 2)
 
     def test_of_equals_the_first_is_the_likeliest(self) -> None:
-        assert WORDING.read([segment("please"), segment("please")]).top == 0
+        assert read("please", "please").top == 0
 
     def test_certainty_stays_a_probability_at_absurd_weights(self) -> None:
-        absurd = Wording.load(data(ask={"unit": 1e9}))
-        assert WORDING.read([segment("a")]).certainty < absurd.read([segment("please")]).certainty <= 1.0
-        assert absurd.read([segment("please", "last")]).certainty == pytest.approx(1.0)
+        absurd = Wording(data(ask={"unit": 1e9}))
+        assert read("a").certainty < read("please", wording=absurd).certainty <= 1.0
+        assert read("Now please", wording=absurd).certainty == pytest.approx(1.0)
+        assert 0.0 < read("a", wording=Wording(data(ask={"bias": -1e9}))).certainty < 1e-9
+
+    def test_a_text_without_segments_asks_for_nothing(self) -> None:
+        assert WORDING.hear(" \n").sentences == []
+        assert not WORDING.hear(" \n").asks_clearly
 
 
 class TestShares:
@@ -107,32 +115,153 @@ class TestShares:
 class TestViews:
     def test_evidence_over_the_length_of_the_text(self) -> None:
         """`sort` and `^sort` weigh 2 + 1 for simple and -2 - 1 for complex; the length is √(4 + 16)."""
-        reading = WORDING.read([segment("sort")])
+        reading = read("sort")
         length = math.sqrt(20)
         expected = pytest.approx((0.1 + 3 / length, 0.2, 0.3 - 3 / length))
         assert reading.asking == reading.likeliest == reading.everything == expected
 
     def test_unknown_words_leave_the_bias(self) -> None:
-        assert WORDING.read([segment("nothing known")]).asking == pytest.approx((0.1, 0.2, 0.3))
+        assert read("nothing known").asking == pytest.approx((0.1, 0.2, 0.3))
 
     def test_material_counts_in_the_last_view_only(self) -> None:
-        material, ask = segment("we prove"), segment("please sort")
-        reading = WORDING.read([material, ask])
+        reading = read("we prove", "please sort")
         assert reading.kept == (1,)
-        alone = WORDING.read([ask])
+        alone = read("please sort")
         assert reading.asking == reading.likeliest == alone.asking
         assert reading.everything[2] > reading.asking[2]
 
     def test_a_kept_segment_counts_by_its_share(self) -> None:
         """In the likeliest `prove` (squared length 9), in the other `sort` and, as one of its first stems, `^sort`."""
-        first, second = segment("please prove"), segment("do sort", "last")
         share = sigmoid(1.0) / sigmoid(2.0)
-        reading = WORDING.read([first, second])
+        reading = read("please prove", "Do sort")
         length = math.sqrt(9 + share * share * (4 + 16))
         assert reading.asking == pytest.approx(
             (0.1 + (-1 + share * 3) / length, 0.2 - 2 / length, 0.3 + (3 - share * 3) / length)
         )
         assert reading.likeliest == pytest.approx((0.1 - 1 / 3, 0.2 - 2 / 3, 0.3 + 3 / 3))
+
+
+class TestMemory:
+    def test_a_segment_that_was_read_before_says_the_same(self) -> None:
+        known, fresh = Wording(data()), Wording(data())
+        read("please prove", "Do sort", wording=known)
+        assert read("Do sort", "please prove", "prove", wording=known) == read(
+            "Do sort", "please prove", "prove", wording=fresh
+        )
+
+    def test_it_is_bounded_whatever_is_read(self) -> None:
+        known = Wording(data())
+        first = known.hear("please prove").sentences[0]
+        assert known.hear("please prove").sentences[0] is first
+        for number in range(MOST_REMEMBERED):
+            known.hear(f"line {number}")
+        assert known.hear("please prove").sentences[0] is not first
+
+    def test_more_segments_than_are_remembered_are_read(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("pointsman_server.decision.wording.MOST_REMEMBERED", 2)
+        small = Wording(data())
+        small.hear("one\ntwo")
+        assert [one.words for one in small.hear("one\nthree\nfour\none").sentences] == [
+            ("one",), ("three",), ("four",), ("one",),
+        ]  # fmt: skip
+
+    def test_long_segments_are_not_remembered(self) -> None:
+        long = "please " * 60
+        assert WORDING.hear(long).sentences[0] is not WORDING.hear(long).sentences[0]
+
+
+@cache
+def tier_rows() -> Mapping[str, tuple[int, int, int]]:
+    tier = learned()["wording"]["tier"]
+    numbers = iter(tier["numbers"])
+    return {
+        name: tuple(row) for name, *row in zip(tier["features"].split("\n"), numbers, numbers, numbers, strict=True)
+    }
+
+
+def read_by_names(segments: Sequence[Segment]) -> Reading:
+    """The reading of these segments, from the data file and the names that training gives what it weighs."""
+    ask, tier, rows = learned()["wording"]["ask"], learned()["wording"]["tier"], tier_rows()
+    found = [_asks(segment, ask) for segment in segments]
+    shares = asking_shares(found)
+
+    def view(weights: Mapping[int, float]) -> tuple[float, float, float]:
+        simple = medium = square = 0.0
+        for place, weight in weights.items():
+            for row in [rows[name] for name in tier_features(segments[place].words) if name in rows]:
+                simple += weight * row[0] * tier["unit"]
+                medium += weight * row[1] * tier["unit"]
+                square += weight * weight * row[2] * tier["square_unit"]
+        length = math.sqrt(square) or 1.0
+        first, second, third = tier["bias"]
+        return first + simple / length, second + medium / length, third - (simple + medium) / length
+
+    top = found.index(max(found))
+    return Reading(
+        asking=view(dict(enumerate(shares))),
+        likeliest=view({top: 1.0}),
+        everything=view(dict.fromkeys(looked_at(shares), 1.0)),
+        kept=tuple(place for place, share in enumerate(shares) if share),
+        top=top,
+        certainty=found[top],
+    )
+
+
+def _asks(segment: Segment, ask: Mapping[str, Any]) -> float:
+    weights = [ask["marks"].get(name, 0) for name in segment.marks]
+    weights += [ask["words"].get(name, 0) for name in ask_features(segment.words)]
+    return sigmoid(ask["bias"] + ask["unit"] * sum(weights))
+
+
+class TestNames:
+    """What is added up without names is what training learned by name: else the weights would be those of others."""
+
+    def check(self, text: str) -> None:
+        segments = take_apart(text)
+        heard = shipped_judge().wording.hear(text)
+        assert [tuple(one.words) for one in heard.sentences] == [segment.words for segment in segments]
+        assert [one.chars for one in heard.sentences] == [segment.chars for segment in segments]
+        assert [tuple(one.tallies) for one in heard.sentences] == [segment.tallies for segment in segments]
+        if segments:
+            expected, reading = read_by_names(segments), shipped_judge().wording.read(heard)
+            assert (reading.kept, reading.top) == (expected.kept, expected.top)
+            for view, named in zip(reading[:3], expected[:3], strict=True):
+                assert view == pytest.approx(named, abs=1e-9)
+            assert reading.certainty == pytest.approx(expected.certainty, abs=1e-12)
+
+    def test_of_labelled_requests(self) -> None:
+        requests = read_labelled(REQUESTS)
+        assert len(requests) > 400
+        for request in requests:
+            self.check(f"{request.system}\n\n{request.text}")
+
+    @examples(200)
+    @given(
+        st.text(max_size=300)
+        | st.lists(
+            st.sampled_from(
+                (
+                    *(
+                        "Prove",
+                        "translate",
+                        "transfer",
+                        "please sort",
+                        "and",
+                        "must",
+                        "User: ",
+                        "- ",
+                        "1) ",
+                        "2048",
+                        "3x",
+                    ),
+                    *(".\n", "? ", ":\n\n", "```\n", "東京都庁は", "؟ ", "“so”", "été", "   ", "What", "!"),
+                )
+            ),
+            max_size=120,
+        ).map(" ".join)
+    )
+    def test_of_any_text(self, text: str) -> None:
+        self.check(text)
 
 
 class TestFeatures:

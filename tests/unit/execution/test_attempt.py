@@ -314,6 +314,42 @@ class TestAccount:
         assert ran.account.cost_micro_usd == 0
 
 
+class TestSlowReaders:
+    """What passes while nobody asks for more is not the provider's time."""
+
+    @staticmethod
+    def read_slowly(*steps: Step, pause: float, **changes: Any) -> tuple[str, float]:
+        adapter = ScriptedAdapter(steps)
+
+        async def go() -> tuple[str, float]:
+            attempt = RunningAttempt(assignment(**changes), adapter, LoopClock())
+            batch: Sequence[ReplyEvent] | None = await attempt.begin()
+            while batch is not None:
+                await asyncio.sleep(pause)
+                batch = await attempt.next()
+            await attempt.close()
+            return attempt.builder.build().text, asyncio.get_running_loop().time()
+
+        return in_virtual_time(go())
+
+    def test_a_pause_longer_than_idle_seconds_hurts_nobody(self) -> None:
+        text, seconds = self.read_slowly(says("a"), Wait(1.0), says("b"), Wait(3.9), says("c"), END, pause=6.0)
+        assert (text, seconds) == ("abc", 4 * 6.0 + 4.9)
+
+    def test_nor_does_it_make_a_stream_slow(self) -> None:
+        pieces: list[Step] = [says("x" * 8), Wait(2.0)]
+        text, _ = self.read_slowly(*pieces * 10, END, pause=3.0, deployment=TestPace.CREEPING, may_be_slow=False)
+        assert text == "x" * 80
+
+    def test_silence_that_follows_still_counts(self) -> None:
+        with pytest.raises(ProviderFault, match="stood still"):
+            self.read_slowly(says("a"), Wait(4.5), says("b"), END, pause=6.0)
+
+    def test_pings_still_do_not_help(self) -> None:
+        with pytest.raises(ProviderFault, match="stood still"):
+            self.read_slowly(says("a"), *pings(20, 1.0), END, pause=0.5)
+
+
 class TestPace:
     CREEPING = deployment("d", timeouts=replace(TIMEOUTS, least_tokens_per_second=1.0))
 

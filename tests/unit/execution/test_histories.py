@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 import pytest
+import structlog
 
 from kit.clock import in_virtual_time
 from kit.histories import play, plot
@@ -30,6 +31,8 @@ from pointsman_server.domain.faults import FaultKind
 HISTORIES = int(os.environ.get("TEST_HISTORIES", "10000"))
 REPLAYED = os.environ.get("TEST_HISTORY_SEED")
 
+pytestmark = pytest.mark.slow
+
 _CHUNKS = 40
 _SEEDS = [range(chunk, HISTORIES, _CHUNKS) for chunk in range(_CHUNKS)] if REPLAYED is None else [[int(REPLAYED)]]
 
@@ -45,8 +48,6 @@ def history(seed: int) -> Stage:
 @pytest.fixture(autouse=True)
 def _silent_log() -> Iterable[None]:
     """Thousands of breakers open here; nobody reads of it."""
-    import structlog
-
     with structlog.testing.capture_logs():
         yield
 

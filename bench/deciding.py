@@ -23,6 +23,7 @@ from pointsman_server.config.policy_file import load_policy
 from pointsman_server.decision.complexity import judge_complexity
 from pointsman_server.decision.engine import decide
 from pointsman_server.decision.facts import facts_of
+from pointsman_server.decision.learned import shipped_judge
 from pointsman_server.decision.tokens import estimate_tokens
 from pointsman_server.domain.call import Call
 from pointsman_server.domain.catalog import Snapshot
@@ -47,7 +48,10 @@ class Measured(NamedTuple):
 
 
 def measure_decision(policy_file: Path, seconds: float) -> Iterator[Measured]:
-    """The judge alone and `decide` alone, at 1 kB, and whole decisions at each size; so many seconds for each."""
+    """The judge alone and `decide` alone, at 1 kB, and whole decisions at each size; so many seconds for each.
+
+    Unless said otherwise the judge has not seen the text before.
+    """
     snapshot = load_policy(policy_file, {"BENCH_KEY": "bench"}).snapshot
     wholes = (
         ("1 kB", _SMALL, snapshot),
@@ -59,7 +63,9 @@ def measure_decision(policy_file: Path, seconds: float) -> Iterator[Measured]:
     circumstances = _circumstances(request, snapshot)
     pair = cores()
     with on_core(pair[0] if pair else None):
-        yield Measured("judge alone", _in_a_loop(lambda: judge_complexity(request), seconds))
+        forget = shipped_judge().forget
+        yield Measured("judge alone", _in_a_loop(lambda: judge_complexity(request), seconds, before=forget))
+        yield Measured("judge alone, the same text again", _in_a_loop(lambda: judge_complexity(request), seconds))
         yield Measured("decide alone", _in_a_loop(lambda: decide(circumstances, snapshot), seconds))
         for name, characters, policy in wholes:
             yield Measured(f"whole decision, {name}", asyncio.run(_whole(_request(characters), policy, seconds)))
@@ -91,33 +97,39 @@ def _health(board: HealthBoard, snapshot: Snapshot) -> HealthBoard:
     return board
 
 
-def _in_a_loop(work: Callable[[], object], seconds: float) -> Percentiles:
+def _in_a_loop(
+    work: Callable[[], object], seconds: float, *, before: Callable[[], None] = lambda: None
+) -> Percentiles:
+    """How long the work takes each time; what is done `before` it does not count."""
     work()
     latencies: list[float] = []
-    started_at = time.perf_counter()
-    ends_at = started_at + seconds
-    while started_at < ends_at:
+    ends_at = time.perf_counter() + seconds
+    while True:
+        before()
+        started_at = time.perf_counter()
+        if started_at >= ends_at:
+            return Percentiles.of(latencies)
         work()
-        ended_at = time.perf_counter()
-        latencies.append(ended_at - started_at)
-        started_at = ended_at
-    return Percentiles.of(latencies)
+        latencies.append(time.perf_counter() - started_at)
 
 
 async def _whole(request: CompletionRequest, snapshot: Snapshot, seconds: float) -> Percentiles:
-    """As `Route` has it made: tokens counted or estimated, judged, decided, remembered; nothing is written."""
+    """As `Route` has it made: tokens counted or estimated, judged, decided, remembered; nothing is written.
+
+    The judge has never seen the text: it is made to forget it before each decision.
+    """
     pipeline = _pipeline(snapshot)
     call = Call(request, "bench", snapshot, SystemClock().monotonic() + _DEADLINE_SECONDS, request_digest=b"bench")
     await pipeline.route(call)
     latencies: list[float] = []
-    started_at = time.perf_counter()
-    ends_at = started_at + seconds
-    while started_at < ends_at:
+    ends_at = time.perf_counter() + seconds
+    while True:
+        shipped_judge().forget()
+        started_at = time.perf_counter()
+        if started_at >= ends_at:
+            return Percentiles.of(latencies)
         await pipeline.route(call)
-        ended_at = time.perf_counter()
-        latencies.append(ended_at - started_at)
-        started_at = ended_at
-    return Percentiles.of(latencies)
+        latencies.append(time.perf_counter() - started_at)
 
 
 def _pipeline(snapshot: Snapshot) -> Pipeline:

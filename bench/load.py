@@ -8,6 +8,7 @@ import random
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from itertools import count
 from typing import Any
 
 import grpc
@@ -15,7 +16,7 @@ import uvloop
 
 from bench.jobs import Job, Outcome, Percentiles
 from bench.machine import cpu_seconds
-from bench.payloads import THINKING_MARK
+from bench.payloads import COUNTED, THINKING_MARK
 
 _CALL_SECONDS = 30.0
 
@@ -31,6 +32,7 @@ class Load:
         self._first_token_added: list[float] = []
         self._messages = 0
         self._failures = 0
+        self._numbers = count() if COUNTED in job.request else None
         self.has_measured = asyncio.Event()
         """Whether there is anything to tell of; a disturbed machine may need longer than it was given."""
         self.measuring = False
@@ -53,7 +55,10 @@ class Load:
             self.has_measured.set()
 
     async def _whole(self) -> bytes:
-        response: bytes = await self._call(self._job.request, timeout=_CALL_SECONDS)
+        request = self._job.request
+        if self._numbers is not None:
+            request = request.replace(COUNTED, b"%010d" % next(self._numbers))
+        response: bytes = await self._call(request, timeout=_CALL_SECONDS)
         return response
 
     async def _stream(self, due_at: float) -> bytes:

@@ -10,7 +10,7 @@ from bench import policy
 from bench.answers import CHAT, EVENTS_PER_STREAM, MESSAGES, WHOLE_END
 from bench.floors import SERVICE
 from bench.jobs import Job, Outcome, Percentiles
-from bench.payloads import PROMPT, complete_request, route_request, stream_request
+from bench.payloads import COUNTED_PROMPT, PROMPT, complete_request, route_request, stream_request
 from bench.processes import Server, run_job
 from bench.upstream import STREAM_SECONDS
 
@@ -114,6 +114,7 @@ def saturating_cases(floors: Server, pointsman: Server, plan: Plan) -> list[Case
         Case("floor: relay, stream by events", floor("Events", _STREAM_END, stream=True)),
         Case("floor: relay, stream by reads", floor("Reads", _STREAM_END, stream=True)),
         Case("Route", ask("Route", route_request(), policy.CHAT.encode()), "floor: echo"),
+        Case("Route, new texts", ask("Route", route_request(COUNTED_PROMPT), policy.CHAT.encode()), "floor: echo"),
         Case("Complete, OpenAI chat", ask("Complete", complete_request(policy.CHAT), WHOLE_END), "floor: relay"),
         Case("Complete, Anthropic", ask("Complete", complete_request(policy.MESSAGES), WHOLE_END), "floor: relay"),
         Case(

@@ -24,6 +24,11 @@ def prose(characters: int) -> str:
 PROMPT = prose(1_000)
 """What is asked wherever nothing else is said."""
 
+COUNTED = b"0000000000"
+"""Stands in a request for a number that is another in each call, so that no two texts are the same."""
+
+COUNTED_PROMPT = f"Ticket {COUNTED.decode()}. {PROMPT}"[:1_000]
+
 THINKING_MARK = re.compile(rb"@(\d{16})@")
 """In the first piece of a paced answer: the nanoseconds between the upstream's reading and its first writing."""
 

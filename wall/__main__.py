@@ -68,13 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=1, help="same seed, same faults (default: 1)")
     add("--quick", action="store_true", help=f"durations x {QUICK.scale:g}, and {QUICK.many} random calls each")
     add("--many", type=int, help="random calls of a scenario (default: 1000, quick: 50)")
-    add(
-        "--ports",
-        type=_ports,
-        default=",".join(map(str, _PORTS)),
-        metavar="PRIMARY,FALLBACK",
-        help="where the upstreams listen",
-    )
+    add("--ports", type=_ports, default=_PORTS, metavar="P,F", help=f"the upstreams' ports (default: {_PORTS})")
     add("--write-policy", type=Path, metavar="FILE", help="only write the policy that --target grpc:// needs")
     add("--output", type=Path, default=Path("var/wall.jsonl"), help="the report (default: var/wall.jsonl)")
     add("--log", action="store_true", help="put the wall log into the report: every request and every outcome")

@@ -17,6 +17,7 @@ RATES = {
     "floor: relay, stream by events",
     "floor: relay, stream by reads",
     "Route",
+    "Route, new texts",
     "Complete, OpenAI chat",
     "Complete, Anthropic",
     "StreamComplete, OpenAI chat",

@@ -9,22 +9,30 @@ from dataclasses import dataclass, field
 from kit.scripted import Hang, Step, Wait
 from pointsman_server.domain.faults import ProviderFault
 from pointsman_server.domain.ports import ProviderCall
-from pointsman_server.domain.reply import Finished, ReplyEvent
+from pointsman_server.domain.reply import CONTENT_DELTAS, Finished, ReplyEvent
 
 
 @dataclass
 class Exchange:
-    """One call as its provider saw it; `ended_at` is None while the connection is open."""
+    """One call as its provider saw it; `ended_at` is None while the connection is open.
+
+    `content_at` is when the last content was sent, `whole_at` when the provider said that this is all.
+    """
 
     call: ProviderCall
     began_at: float
     sent: list[ReplyEvent] = field(default_factory=list)
+    content_at: float | None = None
+    whole_at: float | None = None
     ended_at: float | None = None
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether the provider said that this is all."""
-        return any(isinstance(event, Finished) for event in self.sent)
+    def send(self, batch: Sequence[ReplyEvent], now: float) -> None:
+        """The provider sends this."""
+        self.sent.extend(batch)
+        if any(isinstance(event, CONTENT_DELTAS) for event in batch):
+            self.content_at = now
+        if any(isinstance(event, Finished) for event in batch):
+            self.whole_at = now
 
 
 @dataclass
@@ -60,7 +68,7 @@ class Wires:
                     case Exception():
                         raise step
                     case _:
-                        exchange.sent.extend(step)
+                        exchange.send(step, loop.time())
                         yield step
         finally:
             try:

@@ -156,10 +156,22 @@ def _deployments(random: Random) -> list[Deployment]:
 def _resilience(random: Random) -> Resilience:
     return Resilience(
         retries=random.choice(
-            (RetryPolicy(), RetryPolicy(), RetryPolicy(2, 4, 0.5, 1.0, 0.2, 1), RetryPolicy(1), RetryPolicy(3, 6, 3.0))
+            (
+                RetryPolicy(),
+                RetryPolicy(),
+                RetryPolicy(2, 4, 0.5, 1.0, 0.2, 1),
+                RetryPolicy(1),
+                RetryPolicy(3, 6, 3.0),
+                RetryPolicy(2, 2),
+            )
         ),
         breaker=random.choice(
-            (BreakerPolicy(), BreakerPolicy(2, open_seconds=5.0), BreakerPolicy(4, 0.5, 4, 10.0, 3.0, 20.0))
+            (
+                BreakerPolicy(),
+                BreakerPolicy(2, open_seconds=5.0),
+                BreakerPolicy(4, 0.5, 4, 10.0, 3.0, 20.0),
+                BreakerPolicy(50, 0.5, 2, 60.0, 20.0),
+            )
         ),
         hedging=random.choice(
             (HedgePolicy(), HedgePolicy(0.5, 0.5, 1), HedgePolicy(0.9, 1.0, 2), HedgePolicy(0.9, 0.2, 1))

@@ -100,6 +100,11 @@ def creeping(random: Random, call: ProviderCall) -> Sequence[Step]:
     return [step for n in range(40) for step in (Wait(1.5), says(f"{n}{word}"))] + [END]
 
 
+def lingering(random: Random, call: ProviderCall) -> Sequence[Step]:
+    """Answers, and then leaves the connection open."""
+    return [*_answer(random, call), random.choice((Hang(), Wait(0.5), Wait(3.0))), *random.choice(([], [used(90, 9)]))]
+
+
 MOODS: Mapping[str, Mood] = {
     "up": up,
     "slow": slow,
@@ -112,6 +117,7 @@ MOODS: Mapping[str, Mood] = {
     "black hole": black_hole,
     "cutting": cutting,
     "creeping": creeping,
+    "lingering": lingering,
 }
 """By name."""
 
@@ -153,6 +159,7 @@ def _words(random: Random, call: ProviderCall) -> list[str]:
     so_far = next((one.text for one in reversed(call.messages) if one.role is Role.ASSISTANT), "")
     if so_far and call.messages[-1].role is Role.USER and random.random() < 0.5:
         words.insert(0, so_far[-random.choice((20, 60)) :])
+        words = words[: random.choice((1, 9))]
     if so_far and random.random() < 0.3:
         words.insert(0, " ")
     return words

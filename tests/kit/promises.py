@@ -30,6 +30,9 @@ SUCCEEDED, FAILED, CANCELLED = AttemptOutcome.SUCCEEDED, AttemptOutcome.FAILED, 
 SLACK_SECONDS = 0.05
 """For hanging up, after the deadline or after the caller left."""
 
+AFTER_END_SECONDS = 1.0
+"""How long a connection may stay open after a whole answer."""
+
 NOBODY_ASKED = (Overloaded, NobodyHealthy)
 
 
@@ -41,6 +44,7 @@ def check(seen: WitnessedCall) -> None:
     never_asks_two_but_for_hedges(seen)
     obeys_faults(seen)
     waits_as_asked(seen)
+    waits_no_longer_than_it_may(seen)
     accounts_for_every_attempt(seen)
     adds_costs_up(seen)
     tells_of_failures_as_they_were(seen)
@@ -148,6 +152,22 @@ def waits_as_asked(seen: WitnessedCall) -> None:
         assert waited >= (asked_for or 0.0) - ROUNDING_SECONDS, f"waited {waited} s, not {asked_for}"
 
 
+def waits_no_longer_than_it_may(seen: WitnessedCall) -> None:
+    """For the first content, the next, the end, and what may come after the end; readers' own pauses left out."""
+    for attempt in seen.attempts:
+        exchange, timeouts = attempt.exchange, attempt.deployment.timeouts
+        if exchange is None or attempt.ended_at is None or seen.resumed_at != seen.began_at:
+            continue
+        ends = [attempt.began_at + timeouts.total_seconds]
+        if exchange.whole_at is not None:
+            ends.append(exchange.whole_at + AFTER_END_SECONDS)
+        elif exchange.call.stream and exchange.content_at is not None:
+            ends.append(exchange.content_at + timeouts.idle_seconds)
+        elif exchange.call.stream:
+            ends.append(attempt.began_at + timeouts.first_token_seconds)
+        assert attempt.ended_at <= min(ends) + SLACK_SECONDS, f"waited until {attempt.ended_at}, not {min(ends)}"
+
+
 def accounts_for_every_attempt(seen: WitnessedCall) -> None:
     """Once each, in the order of their ends; at most one succeeded, and that is the answer's."""
     accounts = [attempt.account for attempt in seen.attempts]
@@ -248,7 +268,7 @@ def tells_no_half_answer_as_a_whole(seen: WitnessedCall) -> None:
         return
     last = next(one for one in seen.attempts if one.account is seen.record.attempts[-1])
     assert last.exchange is not None
-    assert last.exchange.is_whole, "half an answer"
+    assert last.exchange.whole_at is not None, "half an answer"
     sent = fold(last.exchange.sent)
     assert seen.record.own == sent
     assert (reply.finish_reason, reply.usage) == (sent.finish_reason, sent.usage)
@@ -259,7 +279,7 @@ def tells_no_half_answer_as_a_whole(seen: WitnessedCall) -> None:
     added = reply.text.removeprefix(kept)
     assert len(added) + len(kept) == len(reply.text), "the text so far was changed"
     assert sent.text.endswith(added), "something was added, or lost at the end"
-    repeated = sent.text[: len(sent.text) - len(added)].strip(" \n\u2026.")
+    repeated = sent.text[: len(sent.text) - len(added)].lstrip(" \n\u2026.").rstrip()
     assert kept.rstrip().endswith(repeated), "something was lost at the seam"
 
 

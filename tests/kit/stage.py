@@ -74,6 +74,7 @@ class Stage:
             check(seen)
         hedges = [one for seen in self.calls for one in seen.attempts if one.purpose is AttemptPurpose.HEDGE]
         assert len(self.telemetry.hedges) == len(hedges)
+        assert not self.places.full
         for one in self.policy.deployments.values():
             given = [self.places.take(one) for _ in range(one.max_concurrent_calls)]
             assert None not in given, f"a place at {one.id} was never given back"

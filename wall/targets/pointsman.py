@@ -112,6 +112,10 @@ async def _until_left(work: asyncio.Future[None], call: Any, ask: Ask, patience:
             patience.leave()
             call.cancel()
             work.cancel()
+    except asyncio.CancelledError:
+        call.cancel()
+        work.cancel()
+        raise
     finally:
         await asyncio.wait([work])
     if not work.cancelled() and not patience.has_left:

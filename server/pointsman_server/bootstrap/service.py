@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from importlib.metadata import version
 from pathlib import Path
 
@@ -69,6 +70,7 @@ class Service:
     async def start(self) -> None:
         """Starts the simulator if the policy routes to one, then listens. Raises `OSError` if it cannot."""
         await asyncio.to_thread(shipped_judge)  # reading it takes a while, which no call should wait for
+        gc.freeze()  # what is loaded by now stays; looking through it again and again would hold up calls
         self._snapshot = await self._with_simulator(self._snapshot)
         memory = build_memory(self._clock, self._state, self._observed.telemetry)
         self._shared_health = self._build_shared_health(memory)

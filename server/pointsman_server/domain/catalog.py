@@ -12,6 +12,7 @@ from enum import Enum
 from functools import cached_property
 
 from pointsman_server.domain.calibration import Calibrated
+from pointsman_server.domain.governance import Governance
 from pointsman_server.domain.reply import Usage
 from pointsman_server.domain.request import Capability, DataClass, Tier
 from pointsman_server.domain.resilience import Resilience
@@ -219,6 +220,7 @@ class Snapshot:
     """What a second until the first token is worth, as a share of what the strongest model would cost."""
     learn_from_feedback: bool = True
     resilience: Resilience = field(default_factory=Resilience)
+    governance: Governance = field(default_factory=Governance)
     cost_weights: tuple[float, ...] = ()
     """What cost weighs against quality, at equal steps of `quality_bias` from 0 to 1; see `decision.dial`."""
 

@@ -1,4 +1,4 @@
-"""The only loop over attempts: retry, fallback, hedge, failover and repair, until an answer stands or nobody is left."""
+"""The only loop over attempts: retry, fallback, hedge, failover, repair, until an answer stands or nobody is left."""
 
 from __future__ import annotations
 

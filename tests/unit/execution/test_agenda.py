@@ -13,7 +13,9 @@ from kit.catalog import call, deployment, plan, request, snapshot
 from kit.clock import LoopClock, in_virtual_time
 from kit.dispatching import Dispatched, dispatch, doorkeepers
 from kit.scripted import CharacterCounter, ScriptedAdapter, Step, Wait, answers
+from kit.stage import Stage
 from kit.watching import SeenTelemetry
+from kit.witness import Reader, WitnessedCall
 from pointsman_server.adapters.answer_checker import SchemaAnswerChecker
 from pointsman_server.domain.call import AttemptPurpose
 from pointsman_server.domain.catalog import Timeouts
@@ -21,7 +23,7 @@ from pointsman_server.domain.errors import AnswerInvalid, AttemptsFailed
 from pointsman_server.domain.faults import FaultKind, ProviderFault
 from pointsman_server.domain.ports import Clock, Operation
 from pointsman_server.domain.request import GenerationConfig
-from pointsman_server.domain.resilience import Resilience, RetryPolicy
+from pointsman_server.domain.resilience import HedgePolicy, Resilience, RetryPolicy
 from pointsman_server.execution.agenda import Doorkeepers
 from pointsman_server.execution.dispatch import Dispatcher
 from pointsman_server.execution.dispatch_record import DispatchRecord
@@ -101,6 +103,27 @@ class Series(ScriptedAdapter):
         async with aclosing(super().exchange(call)) as batches:
             async for batch in batches:
                 yield batch
+
+
+class TestHedge:
+    def test_it_is_an_attempt_like_others_where_they_are_counted(self) -> None:
+        """Two failed and the third is silent: with it there are three, and more there may not be."""
+        silent = (Wait(5.0), *answers("C"))
+        scripts: dict[str, Sequence[Step]] = {"a": (DOWN,), "b": (DOWN,), "c": silent, "d": answers("D")}
+        all_four = [deployment(name) for name in scripts]
+        policy = snapshot(*all_four, resilience=Resilience(RetryPolicy(1, 3), hedging=HedgePolicy(0.5, 1.0, 1)))
+
+        async def go() -> WitnessedCall:
+            stage = Stage(policy, lambda provider_call: scripts[provider_call.deployment.id], seed=7, close_seconds=0.0)
+            stage.warm_up([0.1])
+            seen = WitnessedCall(call(policy, 60.0), plan(all_four), True, stage.referee)
+            await stage.serve(seen, Reader())
+            stage.check_all()
+            return seen
+
+        seen = in_virtual_time(go())
+        assert [attempt.deployment.id for attempt in seen.attempts] == ["a", "b", "c"]
+        assert seen.record.reply is not None
 
 
 class EarlyTimers:

@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import asyncio
 
-from kit.catalog import call, deployment, plan, snapshot
-from kit.clock import in_virtual_time
+import pytest
+
+from kit.catalog import call, candidate, deployment, plan, request, snapshot
+from kit.clock import LoopClock, in_virtual_time
+from kit.dispatching import doorkeepers
 from kit.exchanges import Wires
-from kit.scripted import Hang, Step, Wait, answers
+from kit.scripted import CharacterCounter, Hang, Step, Wait, answers, says
 from kit.stage import Stage
+from kit.watching import SeenTelemetry
 from kit.witness import Reader, WitnessedCall
+from pointsman_server.adapters.answer_checker import SchemaAnswerChecker
 from pointsman_server.domain.call import AttemptOutcome, AttemptPurpose
+from pointsman_server.domain.catalog import Deployment
 from pointsman_server.domain.errors import AttemptsFailed
 from pointsman_server.domain.faults import FaultKind, ProviderFault
-from pointsman_server.domain.ports import ProviderCall
+from pointsman_server.domain.ports import Operation, ProviderCall
 from pointsman_server.domain.resilience import HedgePolicy, Resilience
+from pointsman_server.execution.agenda import Turn
+from pointsman_server.execution.attempt import Assignment
+from pointsman_server.execution.dispatch_record import DispatchRecord
+from pointsman_server.execution.health import Admission
+from pointsman_server.execution.journal import Equipment, Journal
 
 FIRST, HEDGE = AttemptPurpose.FIRST, AttemptPurpose.HEDGE
 CANCELLED, FAILED = AttemptOutcome.CANCELLED, AttemptOutcome.FAILED
@@ -64,3 +75,50 @@ def test_the_loser_of_a_race_may_have_said_that_nobody_else_needs_to_be_asked() 
     seen, _ = hedged(scripts)
     assert isinstance(seen.error, AttemptsFailed)
     assert course(seen) == {("a", FIRST, FAILED), ("b", HEDGE, FAILED)}
+
+
+def test_two_that_run_are_both_ended_although_the_end_of_the_first_is_interrupted() -> None:
+    both = [deployment(name, max_concurrent_calls=1) for name in "ab"]
+    wires = Wires(lambda _: [says("Hello"), Hang()], close_seconds=0.01)
+    record = DispatchRecord()
+
+    async def go() -> None:
+        clock, telemetry = LoopClock(), SeenTelemetry()
+        keepers = doorkeepers(clock, telemetry)
+        one_call = call(snapshot(*both))
+        watch = telemetry.call(one_call, Operation.STREAM_COMPLETE)
+        adapters = {one.provider.id: wires for one in both}
+        equipment = Equipment(adapters, keepers, SchemaAnswerChecker(), CharacterCounter(), clock)
+        journal = Journal(one_call, plan(both), record, watch, equipment)
+        for one in both:
+            admission, place = keepers.health.admit(one, one_call.snapshot), keepers.places.take(one)
+            assert isinstance(admission, Admission)
+            assert place is not None
+            turn = Turn(candidate(one), FIRST, admission, place)
+            await journal.start(turn, journal.watch(turn), assignment(one)).begin()
+        assert len(keepers.places.full) == 2
+        ending = asyncio.create_task(journal.end_all())
+        await asyncio.sleep(0.005)
+        ending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await ending
+        assert not keepers.places.full
+
+    in_virtual_time(go())
+    assert [one.outcome for one in record.attempts] == [CANCELLED, CANCELLED]
+    assert all(exchange.ended_at is not None for exchange in wires.exchanges)
+
+
+def assignment(one: Deployment) -> Assignment:
+    return Assignment(
+        deployment=one,
+        purpose=FIRST,
+        messages=request().messages,
+        generation=request().generation,
+        max_output_tokens=100,
+        stream=True,
+        allowed_seconds=60.0,
+        patience_seconds=10.0,
+        deadline=60.0,
+        headers={"x-attempt": one.id},
+    )

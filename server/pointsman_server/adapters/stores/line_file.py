@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import queue
 import threading
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +16,10 @@ _LOG = structlog.stdlib.get_logger("pointsman.stores")
 
 MOST_WAITING = 10_000
 """Lines that wait to be written; more are dropped and counted, because keeping them must not cost a call."""
+
+GATHER_SECONDS = 0.1
+"""Lines are gathered for so long and written together: a thread that wakes for each takes the interpreter from the
+calls every time, which costs them far more than the writing does."""
 
 MOST_FILE_BYTES = 64 * 1024 * 1024
 MOST_OLD_FILES = 15
@@ -36,7 +40,9 @@ class LineFile(Generic[T]):
     def __init__(self, path: Path | None, encode: Callable[[T], bytes]) -> None:
         self._path = path
         self._encode = encode
-        self._waiting: queue.Queue[T | None] = queue.Queue(MOST_WAITING)
+        self._waiting: deque[T] = deque()
+        self._news = threading.Event()
+        self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self._taking = path is not None
         self._dropping = False
@@ -57,19 +63,21 @@ class LineFile(Generic[T]):
         """Takes one more item; returns at once."""
         if not self._taking:
             return
-        try:
-            self._waiting.put_nowait(item)
-        except queue.Full:
+        if len(self._waiting) >= MOST_WAITING:
             self._drop()
+            return
+        self._waiting.append(item)
+        if not self._news.is_set():
+            self._news.set()
 
     def close(self) -> None:
         """Writes what is waiting and ends the thread; what was never started is forgotten."""
         self._taking = False
         if self._thread is None:
             return
-        with suppress(queue.Full):  # a disk that hangs holds up no end
-            self._waiting.put(None, timeout=_CLOSE_SECONDS)
-        self._thread.join(_CLOSE_SECONDS)
+        self._ended.set()
+        self._news.set()
+        self._thread.join(_CLOSE_SECONDS)  # a disk that hangs holds up no end
         self._thread = None
         if self.dropped:
             _LOG.warning("lines_dropped", count=self.dropped)
@@ -82,24 +90,21 @@ class LineFile(Generic[T]):
             _LOG.warning("lines_dropping", file=name, waiting=MOST_WAITING, message="the disk is slower than the calls")
 
     def _work(self, path: Path) -> None:
-        while True:
+        ended = False
+        while not ended:
+            self._news.wait()
+            ended = self._ended.wait(GATHER_SECONDS)
+            self._news.clear()
             items = self._take()
-            written = [item for item in items if item is not None]
-            if written:
-                self._write(path, written)
-            if len(written) < len(items):
-                return
+            if items:
+                self._write(path, items)
 
-    def _take(self) -> list[T | None]:
-        """What is waiting; waits for the first. None is the end."""
-        items = [self._waiting.get()]
-        while items[-1] is not None and len(items) < MOST_WAITING:
-            try:
-                items.append(self._waiting.get_nowait())
-            except queue.Empty:
-                break
-        if self._waiting.empty():
-            self._dropping = False  # caught up: the next drop is news again
+    def _take(self) -> list[T]:
+        """What is waiting."""
+        items = []
+        while self._waiting:
+            items.append(self._waiting.popleft())
+        self._dropping = False  # caught up: the next drop is news again
         return items
 
     def _write(self, path: Path, items: list[T]) -> None:

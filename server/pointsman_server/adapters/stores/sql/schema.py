@@ -1,0 +1,194 @@
+"""The tables, one schema for SQLite and PostgreSQL. Changes need a migration in `migrations/versions`.
+
+Money is whole micro-USD. Times are seconds since the Unix epoch. Texts that callers choose are bounded by the contract.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+)
+
+metadata = MetaData(
+    naming_convention={"ix": "ix_%(column_0_label)s", "uq": "uq_%(table_name)s_%(column_0_name)s", "pk": "pk_%(table_name)s"}
+)
+
+_BIG = BigInteger().with_variant(Integer, "sqlite")
+"""SQLite's own row number is an INTEGER of 64 bits."""
+
+control_revision = Table(
+    "control_revision",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("revision", _BIG, nullable=False),
+)
+"""One row, with id 1; `revision` grows with every change of what operators set."""
+
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("digest", LargeBinary(32), nullable=False, unique=True),
+    Column("tenant", String(64), nullable=False),
+    Column("roles", String(128), nullable=False),
+    Column("note", String(256), nullable=False),
+    Column("created_at", Float, nullable=False),
+    Column("expires_at", Float),
+    Column("revoked_at", Float),
+)
+"""`roles` are joined with commas."""
+
+flags = Table(
+    "flags",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("tenant", String(64), primary_key=True),
+    Column("value_json", Text, nullable=False),
+)
+
+kill_switches = Table(
+    "kill_switches",
+    metadata,
+    Column("scope", String(16), primary_key=True),
+    Column("target", String(64), primary_key=True),
+    Column("comment", String(1024), nullable=False),
+)
+"""Those that are on."""
+
+policies = Table(
+    "policies",
+    metadata,
+    Column("version", String(64), primary_key=True),
+    Column("yaml", Text, nullable=False),
+)
+
+policy_applications = Table(
+    "policy_applications",
+    metadata,
+    Column("id", _BIG, primary_key=True, autoincrement=True),
+    Column("version", String(64), nullable=False),
+    Column("author", String(128), nullable=False),
+    Column("applied_at", Float, nullable=False),
+    Column("comment", String(1024), nullable=False),
+)
+"""The last row names the policy in force; a rollback is one more application of an earlier version."""
+
+rollouts = Table(
+    "rollouts",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("version", String(64), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("percent", Integer, nullable=False),
+)
+"""At most one row, with id 1: the policy that is being tried."""
+
+audit_events = Table(
+    "audit_events",
+    metadata,
+    Column("id", _BIG, primary_key=True, autoincrement=True),
+    Column("at", Float, nullable=False),
+    Column("actor", String(128), nullable=False),
+    Column("action", String(64), nullable=False),
+    Column("target", String(256), nullable=False),
+    Column("before", Text, nullable=False),
+    Column("after", Text, nullable=False),
+    Column("comment", String(1024), nullable=False),
+)
+
+budget_states = Table(
+    "budget_states",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("budget", String(64), primary_key=True),
+    Column("period", String(10), primary_key=True),
+    Column("settled_micro_usd", _BIG, nullable=False),
+    Column("leased_micro_usd", _BIG, nullable=False),
+)
+"""`period` is the day or month as YYYY-MM-DD or YYYY-MM. Settled and leased together never pass the limit."""
+
+budget_leases = Table(
+    "budget_leases",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("process", String(64), nullable=False),
+    Column("tenant", String(64), nullable=False),
+    Column("budget", String(64), nullable=False),
+    Column("period", String(10), nullable=False),
+    Column("amount_micro_usd", _BIG, nullable=False),
+    Column("expires_at", Float, nullable=False, index=True),
+)
+"""What a process may spend of a budget without asking again."""
+
+ledger_entries = Table(
+    "ledger_entries",
+    metadata,
+    Column("id", _BIG, primary_key=True, autoincrement=True),
+    Column("request_id", String(128), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("at", Float, nullable=False, index=True),
+    Column("tenant", String(64), nullable=False),
+    Column("deployment", String(64), nullable=False),
+    Column("provider", String(64), nullable=False),
+    Column("model", String(64), nullable=False),
+    Column("outcome", String(16), nullable=False),
+    Column("input_tokens", _BIG, nullable=False),
+    Column("cached_input_tokens", _BIG, nullable=False),
+    Column("cache_write_input_tokens", _BIG, nullable=False),
+    Column("output_tokens", _BIG, nullable=False),
+    Column("reasoning_tokens", _BIG, nullable=False),
+    Column("cost_micro_usd", _BIG, nullable=False),
+    Column("price_version", String(64), nullable=False),
+    Column("estimated", Boolean, nullable=False),
+    Column("labels_json", Text, nullable=False),
+    Index("ix_ledger_entries_request", "tenant", "request_id"),
+)
+"""One row for each attempt that was billed or ended; kept for 30 days."""
+
+usage_daily = Table(
+    "usage_daily",
+    metadata,
+    Column("day", String(10), primary_key=True),
+    Column("tenant", String(64), primary_key=True),
+    Column("model", String(64), primary_key=True),
+    Column("labels_json", String(2048), primary_key=True),
+    Column("calls", _BIG, nullable=False),
+    Column("input_tokens", _BIG, nullable=False),
+    Column("cached_input_tokens", _BIG, nullable=False),
+    Column("cache_write_input_tokens", _BIG, nullable=False),
+    Column("output_tokens", _BIG, nullable=False),
+    Column("reasoning_tokens", _BIG, nullable=False),
+    Column("cost_micro_usd", _BIG, nullable=False),
+)
+"""Sums that stay when the entries are gone."""
+
+counters = Table(
+    "counters",
+    metadata,
+    Column("name", String(256), primary_key=True),
+    Column("window", _BIG, primary_key=True),
+    Column("used", _BIG, nullable=False),
+)
+"""What was admitted in a window of a rate limit, over all processes."""
+
+idempotent_calls = Table(
+    "idempotent_calls",
+    metadata,
+    Column("tenant", String(64), primary_key=True),
+    Column("request_id", String(128), primary_key=True),
+    Column("digest", LargeBinary(16), nullable=False),
+    Column("owner", String(64), nullable=False),
+    Column("expires_at", Float, nullable=False, index=True),
+    Column("answer", LargeBinary),
+)
+"""Calls that were named by their callers; `answer` is empty while `owner` is still at it."""

@@ -17,8 +17,7 @@ from google.protobuf.struct_pb2 import Struct
 from kit.running import MODEL, RichError, compile_for_test, connected, router, running_service, spec, user
 from kit.upstream import HELLO, Script, Upstream, json_script, running_upstream
 from pointsman.v1 import completion_pb2 as pb
-from pointsman.v1.answer_pb2 import STREAM_FAILOVER_CONTINUE
-from pointsman.v1.router_service_pb2 import CompleteRequest, RouteRequest, StreamCompleteRequest
+from pointsman.v1.router_service_pb2 import CompleteRequest, RouteRequest
 from pointsman_server.domain.catalog import Snapshot
 
 CANARY = "canary-7c1f"

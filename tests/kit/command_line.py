@@ -31,7 +31,10 @@ class Cli:
 
 
 def environment(**changes: str) -> dict[str, str]:
-    """The environment for a process that keeps no state and takes no known port: this one's without settings and keys, with the changes."""
+    """The environment for a process that keeps no state and takes no known port.
+
+    It is this process's, without settings and keys, with the changes.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("POINTSMAN_")}
     return {name: value for name, value in kept.items() if not name.endswith("_API_KEY")} | _ALONE | changes
 

@@ -153,10 +153,10 @@ def waits_as_asked(seen: WitnessedCall) -> None:
 
 
 def waits_no_longer_than_it_may(seen: WitnessedCall) -> None:
-    """For the first content, the next, the end, and what may come after the end; readers' own pauses left out."""
+    """For the first content, the next, the end, and what may come after the end; a reader's own pauses are his."""
     for attempt in seen.attempts:
         exchange, timeouts = attempt.exchange, attempt.deployment.timeouts
-        if exchange is None or attempt.ended_at is None or seen.resumed_at != seen.began_at:
+        if exchange is None or attempt.ended_at is None or seen.reads_slowly:
             continue
         ends = [attempt.began_at + timeouts.total_seconds]
         if exchange.whole_at is not None:

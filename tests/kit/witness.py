@@ -87,6 +87,7 @@ class WitnessedCall:
     left_at: float | None = None
     retries_granted: int = 0
     first_contents: int = 0
+    reads_slowly: bool = False
     began_at: float = 0.0
     resumed_at: float = 0.0
     ended_at: float | None = None
@@ -171,6 +172,7 @@ async def follow(dispatcher: Dispatcher, seen: WitnessedCall, reader: Reader) ->
     """Follows a call to its end; a caller who leaves on his own cancels the task this runs in."""
     now = asyncio.get_running_loop().time
     seen.began_at = seen.resumed_at = now()
+    seen.reads_slowly = reader.pause_seconds > 0
     _CURRENT.set(seen)
     seen.referee.call_began(seen)
     running = dispatcher.run(seen.call, seen.plan, seen.record, seen, stream=seen.stream)

@@ -51,7 +51,8 @@ class Assignment:
     """What one attempt is to do, and the time it has.
 
     `allowed_seconds` is for all of it; `patience_seconds` until the first content of a stream. `deadline` is the
-    call's own, on the monotonic clock. With `may_be_slow` a stream may creep as long as it does not stand still.
+    call's own, on the monotonic clock. With `may_be_slow` a stream may creep as long as it does not stand still; with
+    `may_be_empty` an answer may end without a word, because there may be nothing to add.
     """
 
     deployment: Deployment
@@ -65,6 +66,7 @@ class Assignment:
     deadline: float
     headers: Mapping[str, str]
     may_be_slow: bool = True
+    may_be_empty: bool = False
 
 
 class RunningAttempt:
@@ -212,7 +214,9 @@ class RunningAttempt:
         finished = self.builder.finished
         if finished is None:
             raise ProviderFault(FaultKind.STREAM_CUT, "the answer ended without the provider's end marker")
-        if not self.builder.has_content and finished.reason not in _MAY_BE_EMPTY:
+        if self.builder.has_content or self._assignment.may_be_empty:
+            return
+        if finished.reason not in _MAY_BE_EMPTY:
             raise ProviderFault(FaultKind.EMPTY_REPLY, "the provider gave an empty answer")
 
 

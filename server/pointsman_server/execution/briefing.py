@@ -77,4 +77,5 @@ class Briefing:
             deadline=self._call.deadline,
             headers=headers or self._call.headers,
             may_be_slow=may_be_slow(deployment, self._call.failover),
+            may_be_empty=turn.purpose is AttemptPurpose.CONTINUATION,
         )

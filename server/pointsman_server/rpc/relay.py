@@ -104,3 +104,13 @@ class PatientWriter:
             await self._patience.wait(self._context.write(message), self._deadline if out_of_time else gives_up_at)
         except TimeoutError:
             raise (DeadlineExceeded(Step.DISPATCH) if out_of_time else ReaderTooSlow()) from None
+
+    async def write_last(self, message: object) -> None:
+        """Sends the message that ends the stream; the call's time is not looked at any more.
+
+        It may leave at the very moment the time ends, and then no error may follow it. Raises `ReaderTooSlow`.
+        """
+        try:
+            await self._patience.wait(self._context.write(message), self._clock.monotonic() + self._idle_seconds)
+        except TimeoutError:
+            raise ReaderTooSlow from None

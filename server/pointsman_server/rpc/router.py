@@ -8,7 +8,7 @@ from contextlib import aclosing
 from typing import Any, TypedDict
 
 from pointsman.v1 import answer_pb2, completion_pb2, router_service_pb2, router_service_pb2_grpc
-from pointsman_server.domain.call import Call, FailoverMode
+from pointsman_server.domain.call import Call, Completed, FailoverMode
 from pointsman_server.domain.catalog import Snapshot
 from pointsman_server.domain.ports import Clock
 from pointsman_server.execution.pipeline import Pipeline
@@ -72,8 +72,9 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
         with PatientWriter(context, self._clock, self._reader_idle_seconds, call.deadline) as reader:
             async with aclosing(self._pipeline.stream(call)) as events:
                 async for event in events:
+                    write = reader.write_last if isinstance(event, Completed) else reader.write
                     for message in words.messages(event):
-                        await reader.write(message)
+                        await write(message)
 
     def _admit(
         self,

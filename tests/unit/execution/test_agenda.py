@@ -84,6 +84,12 @@ class TestRepair:
         assert isinstance(error, AnswerInvalid)
         assert len(record.attempts) == 3
 
+    def test_without_time_for_it_the_answer_is_told_as_it_is(self) -> None:
+        adapter = Series([[Wait(9.96), *answers("no JSON")]])
+        record, error = lone(adapter, request=self.ASKED, deadline=10.0)
+        assert isinstance(error, AnswerInvalid)
+        assert (error.text, len(record.attempts)) == ("no JSON", 1)
+
     def test_a_policy_that_retries_nothing_has_it(self) -> None:
         once = {"resilience": Resilience(RetryPolicy(attempts_per_deployment=1))}
         ran = run({"a": answers("no JSON")}, then={"a": answers('{"n": 1}')}, policy=once, request=self.ASKED)

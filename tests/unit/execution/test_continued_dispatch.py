@@ -119,6 +119,14 @@ class TestContinue:
         assert isinstance(ran.error, StreamInterrupted)
         assert ran.asked == ["a", "b"]
 
+    @pytest.mark.parametrize("can", [EVERYTHING, BY_INSTRUCTION], ids=["prefill", "instruction"])
+    def test_when_nothing_was_missing_but_the_end_the_next_may_say_nothing(self, can: frozenset[Capability]) -> None:
+        ran = continued({"a": (says("All of it."), DOWN), "b": (used(100, 0), END)}, can=can)
+        assert ran.text == told(ran) == "All of it."
+        assert ran.failovers == [FailedOver("a", "b", FailoverMode.CONTINUE, 10)]
+        assert ran.record.reply is not None
+        assert ran.record.reply.finish_reason is FinishReason.STOP
+
     def test_before_the_first_piece_it_is_a_plain_fallback(self) -> None:
         ran = continued({"a": (DOWN,), "b": answers("B")})
         assert (ran.text, ran.failovers, purposes(ran)[1]) == ("B", [], AttemptPurpose.FALLBACK)

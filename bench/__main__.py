@@ -65,10 +65,12 @@ def _run(plan: Plan, upstream: Server, directory: Path) -> tuple[list[Rate], lis
         paced = in_rounds(measures.paced_cases(floors, pointsman, plan), plan.rounds)
         half = in_rounds(measures.half_loaded_cases(_named(cases, _HALF_LOADED), rates, plan), plan.rounds)
         single = in_rounds(measures.single_cases(_named(cases, _ALONE), plan), 1)
-        peak = Figure("memory at its peak", memory_mb(pointsman.pid, peak=True), "MB", note="after all of this")
+        crowd = in_rounds(measures.crowded_cases(pointsman, plan), 1)
+        peak = Figure("memory at its peak", memory_mb(pointsman.pid, peak=True), "MB", 700.0, note="after all of this")
     figures += [*_ratios(cases, rates), *_stream_costs(rates), *_paced_figures(paced.values())]
-    figures += [*_half_load_figures(half.values()), *_single_figures(single.values()), peak]
-    failures = sum(rate.failures for found in (rates, paced, half, single) for rate in found.values())
+    figures += [*_half_load_figures(half.values()), *_single_figures(single.values()), *_crowd_figures(crowd.values())]
+    figures.append(peak)
+    failures = sum(rate.failures for found in (rates, paced, half, single, crowd) for rate in found.values())
     return list(rates.values()), figures, failures
 
 
@@ -125,6 +127,13 @@ def _paced_figures(rates: Iterable[Rate]) -> Iterator[Figure]:
         yield Figure(f"{name}, p50", rate.first_token_added.p50 * 1e3, "ms", note="64 paced streams")
         yield Figure(f"{name}, p95", rate.first_token_added.p95 * 1e3, "ms", limit)
         yield Figure(f"CPU per paced message, {rate.name}", rate.cpu_micros_per_message, "µs")
+
+
+def _crowd_figures(rates: Iterable[Rate]) -> Iterator[Figure]:
+    for rate in rates:
+        note = f"{rate.calls_per_second:,.0f} streams/s, {rate.server_busy:.0%} of a core"
+        yield Figure(f"first token added, {rate.name}, p50", rate.first_token_added.p50 * 1e3, "ms", note=note)
+        yield Figure(f"first token added, {rate.name}, p95", rate.first_token_added.p95 * 1e3, "ms")
 
 
 def _half_load_figures(rates: Iterable[Rate]) -> Iterator[Figure]:

@@ -18,7 +18,8 @@ class Job:
 
     Closed loop: `concurrency` callers, each with one call at a time. Open loop: calls begin at random moments,
     `calls_per_second` on average, however long the earlier ones take. A call whose last message does not contain
-    `expected` has failed.
+    `expected` has failed. With `restless` a tenth of the callers read slowly and a twentieth leave in the middle, which
+    is no failure. A server takes 100 calls on one connection, so that a crowd needs several.
     """
 
     target: str
@@ -31,6 +32,8 @@ class Job:
     warmup_seconds: float = 0.4
     concurrency: int = 32
     calls_per_second: float = 0.0
+    restless: bool = False
+    connections: int = 1
 
     def to_json(self) -> str:
         """For the load generator's standard input."""

@@ -7,8 +7,9 @@ import os
 import random
 import sys
 import time
-from collections.abc import Awaitable, Callable
-from itertools import count
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack
+from itertools import count, cycle
 from typing import Any
 
 import grpc
@@ -19,15 +20,20 @@ from bench.machine import cpu_seconds
 from bench.payloads import COUNTED, THINKING_MARK
 
 _CALL_SECONDS = 30.0
+_SLOW_SECONDS = 0.03
+"""What a slow reader waits after each message."""
+
+_SLOW_EACH, _LEAVING_EACH = 10, 20
+"""One caller in so many reads slowly, one in so many leaves after the first text, among the restless."""
 
 
 class Load:
     """Counts what its callers do while `measuring`."""
 
-    def __init__(self, job: Job, channel: grpc.aio.Channel) -> None:
+    def __init__(self, job: Job, channels: Sequence[grpc.aio.Channel]) -> None:
         self._job = job
-        open_method: Any = channel.unary_stream if job.stream else channel.unary_unary
-        self._call = open_method(job.method)
+        self._methods = cycle([_method(job, channel) for channel in channels])
+        self._begun = 0
         self._latencies: list[float] = []
         self._first_token_added: list[float] = []
         self._messages = 0
@@ -58,13 +64,22 @@ class Load:
         request = self._job.request
         if self._numbers is not None:
             request = request.replace(COUNTED, b"%010d" % next(self._numbers))
-        response: bytes = await self._call(request, timeout=_CALL_SECONDS)
+        response: bytes = await next(self._methods)(request, timeout=_CALL_SECONDS)
         return response
 
     async def _stream(self, due_at: float) -> bytes:
         message, begun = b"", False
-        async for message in self._call(self._job.request, timeout=_CALL_SECONDS):
+        self._begun += 1
+        pause_seconds = _SLOW_SECONDS if self._job.restless and self._begun % _SLOW_EACH == 0 else 0.0
+        leaves = self._job.restless and self._begun % _LEAVING_EACH == 1
+        call = next(self._methods)(self._job.request, timeout=_CALL_SECONDS)
+        async for message in call:
             self._messages += self.measuring
+            if pause_seconds:
+                await asyncio.sleep(pause_seconds)
+            if leaves and begun:
+                call.cancel()
+                return self._job.expected
             if not begun and (mark := THINKING_MARK.search(message)):
                 begun = True
                 if self.measuring:
@@ -86,9 +101,11 @@ class Load:
 
 
 async def _run(job: Job) -> Outcome:
-    async with grpc.aio.insecure_channel(job.target, options=[("grpc.max_receive_message_length", -1)]) as channel:
-        await channel.channel_ready()
-        load = Load(job, channel)
+    async with AsyncExitStack() as stack:
+        channels = [await stack.enter_async_context(_channel(job)) for _ in range(job.connections)]
+        for channel in channels:
+            await channel.channel_ready()
+        load = Load(job, channels)
         drive = _open_loop(load, job) if job.calls_per_second else _closed_loop(load, job)
         callers = asyncio.ensure_future(drive)
         await asyncio.sleep(job.warmup_seconds)
@@ -96,6 +113,16 @@ async def _run(job: Job) -> Outcome:
         callers.cancel()
         await asyncio.wait([callers])
     return outcome
+
+
+def _channel(job: Job) -> grpc.aio.Channel:
+    own = [("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+    return grpc.aio.insecure_channel(job.target, options=own)
+
+
+def _method(job: Job, channel: grpc.aio.Channel) -> Any:
+    open_method: Any = channel.unary_stream if job.stream else channel.unary_unary
+    return open_method(job.method)
 
 
 async def _measure(load: Load, job: Job) -> Outcome:

@@ -130,6 +130,14 @@ def saturating_cases(floors: Server, pointsman: Server, plan: Plan) -> list[Case
     ]
 
 
+def crowded_cases(pointsman: Server, plan: Plan) -> list[Case]:
+    """500 streams at a time, a tenth of them read slowly and a twentieth left in the middle."""
+    method, expected = f"/{_ROUTER}/StreamComplete", CHAT.stream_end
+    job = _job(pointsman, method, stream_request(policy.PACED_CHAT), expected, plan, stream=True)
+    crowd = replace(job, concurrency=500, connections=8, restless=True)
+    return [Case("500 streams", replace(crowd, warmup_seconds=2 * STREAM_SECONDS, seconds=plan.paced_seconds))]
+
+
 def paced_cases(floors: Server, pointsman: Server, plan: Plan) -> list[Case]:
     """64 streams at a time whose events come in steps."""
 

@@ -58,6 +58,7 @@ def pointsman(policy: Mapping[str, Any], directory: Path) -> Iterator[Server]:
         "BENCH_KEY": "bench",
         "POINTSMAN_STATE_DIR": str(directory / "state"),
         "POINTSMAN_HTTP_ADDRESS": "127.0.0.1:0",
+        "POINTSMAN_MAX_CONCURRENT_CALLS": "1000",
     }
     with _started(command, _server_core(), environ, lambda line: line.split()[3].rstrip(";")) as server:
         yield server

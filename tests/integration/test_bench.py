@@ -42,6 +42,7 @@ JUDGED = {
     "whole decision, 8 kB, p99",
     "whole decision, 400 kB, p99",
     "whole decision, 400 kB and windows twice as large, p99",
+    "memory at its peak",
 }
 
 TOLD = {
@@ -58,7 +59,7 @@ TOLD = {
     "whole decision, 400 kB, p50",
     "first token added, floor: relay, p95",
     "one call at a time, Route, p50",
-    "memory at its peak",
+    "first token added, 500 streams, p95",
 }
 
 

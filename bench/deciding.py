@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -18,7 +19,7 @@ from pointsman_server.adapters.stores.memory_ledger import MemoryLedger
 from pointsman_server.adapters.telemetry.setup import observe
 from pointsman_server.adapters.tokenizers.tiktoken_counter import TiktokenCounter
 from pointsman_server.bootstrap.identity import RandomIds, SystemClock
-from pointsman_server.bootstrap.pipeline import build_memory, build_pipeline
+from pointsman_server.bootstrap.pipeline import build_memory, build_pipeline, ungoverned
 from pointsman_server.config.policy_file import load_policy
 from pointsman_server.decision.complexity import judge_complexity
 from pointsman_server.decision.engine import decide
@@ -61,6 +62,7 @@ def measure_decision(policy_file: Path, seconds: float) -> Iterator[Measured]:
     )
     request = _request(_SMALL)
     circumstances = _circumstances(request, snapshot)
+    gc.freeze()  # as the server does when all is loaded
     pair = cores()
     with on_core(pair[0] if pair else None):
         forget = shipped_judge().forget
@@ -97,9 +99,7 @@ def _health(board: HealthBoard, snapshot: Snapshot) -> HealthBoard:
     return board
 
 
-def _in_a_loop(
-    work: Callable[[], object], seconds: float, *, before: Callable[[], None] = lambda: None
-) -> Percentiles:
+def _in_a_loop(work: Callable[[], object], seconds: float, *, before: Callable[[], None] = lambda: None) -> Percentiles:
     """How long the work takes each time; what is done `before` it does not count."""
     work()
     latencies: list[float] = []
@@ -137,4 +137,10 @@ def _pipeline(snapshot: Snapshot) -> Pipeline:
     observed = observe(lambda: snapshot, clock, "bench", {})
     memory = build_memory(clock, StateFolder(None), observed.telemetry)
     _health(memory.health, snapshot)
-    return build_pipeline(memory, {}, observed.telemetry, MemoryLedger(), TiktokenCounter(), clock, RandomIds())
+    governing = ungoverned(clock)
+    counter = TiktokenCounter()
+    return build_pipeline(
+        memory, {}, observed.telemetry, governing, MemoryLedger(), counter, clock, RandomIds()
+    )
+        memory, {}, observed.telemetry, governing, MemoryLedger(), TiktokenCounter(), clock, RandomIds()
+    )

@@ -57,6 +57,7 @@ def pointsman(policy: Mapping[str, Any], directory: Path) -> Iterator[Server]:
     environ = {
         "BENCH_KEY": "bench",
         "POINTSMAN_STATE_DIR": str(directory / "state"),
+        "POINTSMAN_DATABASE_URL": f"sqlite:///{directory / 'pointsman.db'}",
         "POINTSMAN_HTTP_ADDRESS": "127.0.0.1:0",
         "POINTSMAN_MAX_CONCURRENT_CALLS": "1000",
     }

@@ -6,7 +6,10 @@ from typing import Any
 
 import pytest
 
+from kit.databases import database, database_url, postgres, postgres_server
 from kit.traffic import COVERAGE
+
+__all__ = ["database", "database_url", "postgres", "postgres_server"]
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

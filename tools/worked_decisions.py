@@ -29,7 +29,7 @@ from pointsman_server.adapters.stores.decision_file import StateFolder
 from pointsman_server.adapters.stores.memory_ledger import MemoryLedger
 from pointsman_server.adapters.telemetry.setup import observe
 from pointsman_server.adapters.tokenizers.tiktoken_counter import TiktokenCounter
-from pointsman_server.bootstrap.pipeline import build_memory, build_pipeline
+from pointsman_server.bootstrap.pipeline import build_memory, build_pipeline, ungoverned
 from pointsman_server.cli.console import open_console
 from pointsman_server.cli.decision_view import show_route
 from pointsman_server.config.policy_file import compile_policy
@@ -120,7 +120,8 @@ class Worker:
         telemetry = observe(lambda: snapshot, clock, "", {}).telemetry
         memory = build_memory(clock, StateFolder(None), telemetry)
         self._health, self._sessions, self._feedback = memory.health, memory.sessions, memory.feedback
-        self._pipeline = build_pipeline(memory, {}, telemetry, MemoryLedger(), counter, clock, _PlainIds())
+        governing = ungoverned(clock)
+        self._pipeline = build_pipeline(memory, {}, telemetry, governing, MemoryLedger(), counter, clock, _PlainIds())
 
     def decide(self, case: dict[str, Any]) -> Worked:
         """What comes of this request after what happened before it."""

@@ -50,6 +50,7 @@ def _environment(directory: Path, settings: Mapping[str, str]) -> dict[str, str]
     kept = {name: value for name, value in os.environ.items() if not name.startswith("POINTSMAN_")}
     own = {
         "POINTSMAN_STATE_DIR": str(directory / "state"),
+        "POINTSMAN_DATABASE_URL": f"sqlite:///{directory / 'pointsman.db'}",
         "POINTSMAN_HTTP_ADDRESS": "127.0.0.1:0",
         "POINTSMAN_DRAIN_GRACE_SECONDS": "0",
     }

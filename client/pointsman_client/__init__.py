@@ -6,6 +6,7 @@ print(Client("localhost:50051").complete("What is the capital of France?").text)
 """
 
 from pointsman_client._answers import Answer, Decision
+from pointsman_client._connection import tls_from_files
 from pointsman_client._options import (
     CallOptions,
     ClientOptions,
@@ -102,6 +103,7 @@ __all__ = [
     "stream_response",
     "system",
     "template",
+    "tls_from_files",
     "tool_call",
     "tool_result",
     "user",

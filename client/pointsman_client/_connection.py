@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import grpc
@@ -42,6 +44,11 @@ class Connection:
     credentials: grpc.ChannelCredentials | None
     options: tuple[ChannelOption, ...]
 
+    @property
+    def is_secret(self) -> bool:
+        """Whether nobody on the way can read what is sent."""
+        return self.credentials is not None or is_local(self.target)
+
     @classmethod
     def to(
         cls,
@@ -66,6 +73,24 @@ class Connection:
             credentials = grpc.ssl_channel_credentials()
         ours = CHANNEL_OPTIONS + ((("grpc.enable_http_proxy", 0),) if local else ())
         return cls(target, credentials, tuple({**dict(ours), **dict(channel_options)}.items()))
+
+
+def tls_from_files(
+    ca_file: str | os.PathLike[str] | None = None,
+    cert_file: str | os.PathLike[str] | None = None,
+    key_file: str | os.PathLike[str] | None = None,
+) -> grpc.ChannelCredentials:
+    """TLS with roots and a client certificate of your own, for the option `credentials`; all files are PEM.
+
+    Without `ca_file` the system's roots are trusted. `cert_file` and `key_file` go together: they tell the server who
+    calls. Raises OSError for a file that cannot be read and ValueError for half a pair.
+    """
+    if (cert_file is None) != (key_file is None):
+        raise ValueError("a client certificate and its key go together: give cert_file and key_file, or neither")
+    roots, certificate, key = (
+        None if file is None else Path(file).read_bytes() for file in (ca_file, cert_file, key_file)
+    )
+    return grpc.ssl_channel_credentials(roots, key, certificate)
 
 
 def is_local(target: str) -> bool:

@@ -51,8 +51,9 @@ MetadataItems = Iterable[tuple[str, str | bytes]]
 class ClientOptions(TypedDict, total=False):
     """How a client is made.
 
-    `api_key` is sent as `authorization: Bearer …`. Targets off this machine are called over TLS, with the system's
-    roots unless `credentials` say otherwise; `insecure=True` takes it away. `timeout_seconds` (60) and
+    `api_key` is sent as `authorization: Bearer …`, never in plaintext off this machine. Targets off this machine are
+    called over TLS, with the system's roots unless `credentials` say otherwise (`tls_from_files` makes them);
+    `insecure=True` takes it away. `timeout_seconds` (60) and
     `stream_timeout_seconds` (300) are the deadlines of calls that name none. `retry` says how often and how patiently
     failed calls are repeated. `metadata` is asked for more metadata at every attempt, for keys that change.
     `channel_options` are gRPC's own and win over the client's.

@@ -23,6 +23,9 @@ from pointsman_client._options import (
 )
 from pointsman_client._retrying import Attempts, Method, RetryPolicy
 
+_CREDENTIALS = {"authorization", "x-api-key"}
+"""Either carries a key; servers take one of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class CallDefaults:
@@ -51,6 +54,7 @@ class CallDefaults:
         items = [(key.lower(), value) for key, value in of_call]
         for source in (self.more_metadata(), self._credentials()):
             taken = {key for key, _ in items}
+            taken |= _CREDENTIALS if taken & _CREDENTIALS else set()
             items += [(key.lower(), value) for key, value in source if key.lower() not in taken]
         return tuple(items)
 
@@ -84,7 +88,10 @@ class Settings:
             credentials=options.get("credentials"),
             channel_options=options.get("channel_options", ()),
         )
-        return cls(connection, CallDefaults.of(options), options.get("retry", RetryPolicy()))
+        defaults = CallDefaults.of(options)
+        if defaults.api_key and not connection.is_secret:
+            raise ValueError("api_key is sent over TLS only, or to this machine: leave insecure out")
+        return cls(connection, defaults, options.get("retry", RetryPolicy()))
 
     def prepare(self, method: Method, prompt: Prompt, options: RouteOptions) -> PreparedCompletion:
         """The call that a prompt and its options make; its time starts now. Raises TypeError and ValueError."""

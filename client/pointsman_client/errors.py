@@ -329,6 +329,7 @@ CLASS_BY_REASON: Mapping[str, type[PointsmanError]] = MappingProxyType(
         "PROVIDER_MODEL_MISSING": Unavailable,
         "OVERLOADED": Unavailable,
         "DRAINING": Unavailable,
+        "STORE_UNAVAILABLE": Unavailable,
         "STREAM_INTERRUPTED": StreamInterrupted,
         "READER_TOO_SLOW": StreamInterrupted,
         "ANSWER_INVALID": AnswerInvalid,

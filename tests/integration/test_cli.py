@@ -64,7 +64,7 @@ def test_serve_answers_and_ends_cleanly(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
     events = [json.loads(line)["event"] for line in (tmp_path / "log").read_text().splitlines()]
-    assert events == ["simulated_providers", "serving", "draining", "closed"]
+    assert events == ["simulated_providers", "serving", "insecure_mode", "draining", "closed"]
 
 
 def test_serve_says_which_settings_it_does_not_use(tmp_path: Path) -> None:

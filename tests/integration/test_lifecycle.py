@@ -168,7 +168,8 @@ class TestEnd:
             rest = [event async for event in stream]
             assert rest[-1].completed.message.parts[0].text == "Hello world"
             assert await server.ended(within_seconds=10) == 0
-            assert [event for event in server.events() if event != "call_refused"] == ["serving", "draining", "closed"]
+            events = [event for event in server.events() if event != "call_refused"]
+            assert events == ["serving", "insecure_mode", "draining", "closed"]
             assert upstream.calls == 1
 
     async def test_a_second_signal_does_not_wait(self, tmp_path: Path) -> None:

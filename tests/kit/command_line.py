@@ -12,13 +12,22 @@ from pathlib import Path
 
 from click.testing import CliRunner, Result
 
+from kit.fresh_database import fresh_database_url
 from kit.running import MODEL
 from pointsman_server.cli.main import commands
 
 COMMAND = (sys.executable, "-m", "pointsman_server.cli")
 
 _START_SECONDS = 30.0
-_ALONE = {"POINTSMAN_STATE_DIR": "", "POINTSMAN_HTTP_ADDRESS": "127.0.0.1:0"}
+
+
+def _alone() -> dict[str, str]:
+    """Keeps no state, takes no known port, has a database of its own."""
+    return {
+        "POINTSMAN_STATE_DIR": "",
+        "POINTSMAN_HTTP_ADDRESS": "127.0.0.1:0",
+        "POINTSMAN_DATABASE_URL": fresh_database_url(),
+    }
 
 
 class Cli:
@@ -26,7 +35,7 @@ class Cli:
 
     def __call__(self, *arguments: str, stdin: str | bytes | None = None, **environ: str) -> Result:
         hidden: Mapping[str, str | None] = dict.fromkeys(name for name in os.environ if name.startswith("POINTSMAN_"))
-        env = {**hidden, **_ALONE, **environ}
+        env = {**hidden, **_alone(), **environ}
         return CliRunner().invoke(commands, arguments, input=stdin, env=env, prog_name="pointsman")
 
 
@@ -36,7 +45,7 @@ def environment(**changes: str) -> dict[str, str]:
     It is this process's, without settings and keys, with the changes.
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("POINTSMAN_")}
-    return {name: value for name, value in kept.items() if not name.endswith("_API_KEY")} | _ALONE | changes
+    return {name: value for name, value in kept.items() if not name.endswith("_API_KEY")} | _alone() | changes
 
 
 def simulated_policy(*models: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
+from kit.fresh_database import fresh_database_url
 from pointsman.v1 import completion_pb2, router_service_pb2_grpc
 from pointsman_server.bootstrap.service import Service
 from pointsman_server.config.policy_file import LoadedPolicy, compile_policy
@@ -74,11 +75,21 @@ def one_deployment_each(
     )
 
 
+def apart() -> dict[str, Any]:
+    """Settings of a service that shares nothing with others: free ports, no state, a database of its own."""
+    return {
+        "grpc_address": LOOPBACK,
+        "http_address": LOOPBACK,
+        "state_dir": "",
+        "database_url": fresh_database_url(),
+    }
+
+
 @asynccontextmanager
 async def running_service(policy: Snapshot | LoadedPolicy, **settings: Any) -> AsyncGenerator[Service, None]:
     """A service on a free port of the loopback interface; it keeps no state unless it is told where to."""
     snapshot, record = (policy, None) if isinstance(policy, Snapshot) else (policy.snapshot, policy.record)
-    chosen = replace(Settings(), **{"grpc_address": LOOPBACK, "http_address": LOOPBACK, "state_dir": "", **settings})
+    chosen = replace(Settings(), **{**apart(), **settings})
     service = Service(chosen, snapshot, record)
     await service.start()
     try:

@@ -59,6 +59,8 @@ class _ExclusionReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper
     """A rule of the policy leaves it out."""
     EXCLUSION_REASON_BUSY: _ExclusionReason.ValueType  # 15
     """It serves as many calls as it may."""
+    EXCLUSION_REASON_KILL_SWITCH: _ExclusionReason.ValueType  # 16
+    """An operator stopped its provider."""
 
 class ExclusionReason(_ExclusionReason, metaclass=_ExclusionReasonEnumTypeWrapper):
     """Why a deployment may not answer a request."""
@@ -95,6 +97,8 @@ EXCLUSION_REASON_RULE: ExclusionReason.ValueType  # 14
 """A rule of the policy leaves it out."""
 EXCLUSION_REASON_BUSY: ExclusionReason.ValueType  # 15
 """It serves as many calls as it may."""
+EXCLUSION_REASON_KILL_SWITCH: ExclusionReason.ValueType  # 16
+"""An operator stopped its provider."""
 global___ExclusionReason = ExclusionReason
 
 class _TaskType:

@@ -88,6 +88,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """The model answered, but not as the response_schema demands; see `InvalidAnswer`."""
     ERROR_REASON_READER_TOO_SLOW: _ErrorReason.ValueType  # 32
     """The caller took the stream's events too slowly."""
+    ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 33
+    """What the server keeps in its database cannot be read or changed now; see `RetryInfo`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The `reason` of the `google.rpc.ErrorInfo` that every error carries, in the domain `pointsman.v1`. The enum's
@@ -160,4 +162,6 @@ ERROR_REASON_ANSWER_INVALID: ErrorReason.ValueType  # 31
 """The model answered, but not as the response_schema demands; see `InvalidAnswer`."""
 ERROR_REASON_READER_TOO_SLOW: ErrorReason.ValueType  # 32
 """The caller took the stream's events too slowly."""
+ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 33
+"""What the server keeps in its database cannot be read or changed now; see `RetryInfo`."""
 global___ErrorReason = ErrorReason

@@ -29,6 +29,8 @@ _QUIET = (
     "asyncio",
     "httpx2",
     "anthropic",
+    "psycopg",
+    "sqlalchemy.pool",
     # Lost spans are counted and told once; every attempt to deliver them is not worth a line.
     "opentelemetry.exporter",
     "opentelemetry.sdk._shared_internal",

@@ -7,14 +7,18 @@ from random import Random
 
 from pointsman_server.adapters.answer_checker import SchemaAnswerChecker
 from pointsman_server.adapters.stores.decision_file import StateFolder
+from pointsman_server.adapters.stores.memory_counters import MemoryCounters
 from pointsman_server.decision.complexity import judge_complexity
+from pointsman_server.domain.control import Control
 from pointsman_server.domain.ports import Clock, Ids, Ledger, ProviderAdapter, Telemetry, TokenCounter
 from pointsman_server.execution.admission import DeploymentPlaces
 from pointsman_server.execution.agenda import Doorkeepers
 from pointsman_server.execution.decisions import DecisionBook
 from pointsman_server.execution.dispatch import Dispatcher
 from pointsman_server.execution.feedback import FeedbackBook
+from pointsman_server.execution.governing import Governing
 from pointsman_server.execution.health import HealthBoard
+from pointsman_server.execution.limits import Limits
 from pointsman_server.execution.pipeline import Memory, Pipeline
 from pointsman_server.execution.retrying import ShareBudget
 from pointsman_server.execution.sessions import SessionBook
@@ -38,6 +42,7 @@ def build_pipeline(
     memory: Memory,
     adapters: Mapping[str, ProviderAdapter],
     telemetry: Telemetry,
+    governing: Governing,
     ledger: Ledger,
     counter: TokenCounter,
     clock: Clock,
@@ -51,6 +56,13 @@ def build_pipeline(
         hedges=ShareBudget(clock),
         telemetry=telemetry,
         random=Random(),  # noqa: S311 - pauses need to differ, not to be secret
+        is_stopped=governing.is_stopped,
+        may_hedge=governing.may_hedge,
     )
     dispatcher = Dispatcher(adapters, keepers, SchemaAnswerChecker(), counter, clock)
-    return Pipeline(dispatcher, judge_complexity, memory, ledger, telemetry, counter, clock, ids)
+    return Pipeline(dispatcher, judge_complexity, memory, governing, ledger, telemetry, counter, clock, ids)
+
+
+def ungoverned(clock: Clock) -> Governing:
+    """For a process that nobody operates, such as a benchmark: no switch is set, limits count in this process alone."""
+    return Governing(Control, Limits(MemoryCounters(clock), clock, b""))

@@ -1,4 +1,4 @@
-"""From the policy's providers to adapters: the only place that knows which class speaks which dialect.
+"""From the policies' providers to adapters: the only place that knows which class speaks which dialect.
 
 The vendors' SDKs are imported only when a provider that needs them is configured: they cost a second and tens of
 megabytes.
@@ -6,19 +6,71 @@ megabytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence, Set
 
 from pointsman_server.adapters.providers.dialect import DialectAdapter, Endpoint, WireDialect
 from pointsman_server.adapters.providers.endpoint import BearerEndpoint
 from pointsman_server.adapters.providers.wire import HttpWire
 from pointsman_server.domain.catalog import Dialect, Provider, Snapshot
-from pointsman_server.domain.ports import ProviderAdapter
+from pointsman_server.domain.ports import ProviderAdapter, ProviderCall
+from pointsman_server.domain.reply import ReplyEvent
 
 
 def build_adapters(snapshot: Snapshot, wire: HttpWire) -> Mapping[str, ProviderAdapter]:
     """An adapter for every provider that can be called, by provider id."""
     usable = (provider for provider in snapshot.providers.values() if not provider.unusable_because)
     return {provider.id: _build_adapter(provider, wire) for provider in usable}
+
+
+class AdapterBook(Mapping[str, ProviderAdapter]):
+    """The adapters of all policies under which calls run, as one mapping by provider id.
+
+    Two policies may mean different accounts or hosts by the same id. So what stands under an id is the book itself,
+    which finds the adapter by all that the called deployment's provider is.
+    """
+
+    def __init__(self, wire: HttpWire) -> None:
+        self._wire = wire
+        self._adapters: dict[Provider, ProviderAdapter] = {}
+
+    def add(self, snapshot: Snapshot) -> None:
+        """Makes the adapters that calls under this policy need; imports SDKs, so it belongs off the event loop."""
+        for provider in snapshot.providers.values():
+            if not provider.unusable_because and provider not in self._adapters:
+                self._adapters[provider] = _build_adapter(provider, self._wire)
+
+    async def keep_only(self, snapshots: Iterable[Snapshot]) -> None:
+        """Closes the adapters that none of these needs."""
+        needed = {provider for snapshot in snapshots for provider in snapshot.providers.values()}
+        for provider in [one for one in self._adapters if one not in needed]:
+            await self._adapters.pop(provider).close()
+
+    def exchange(self, call: ProviderCall) -> AsyncGenerator[Sequence[ReplyEvent], None]:
+        """See `ProviderAdapter.exchange`."""
+        return self._adapters[call.deployment.provider].exchange(call)
+
+    async def close(self) -> None:
+        """Closes all."""
+        await self.keep_only(())
+
+    @property
+    def providers(self) -> Set[Provider]:
+        """Those that have an adapter."""
+        return self._adapters.keys()
+
+    def __getitem__(self, provider_id: str) -> ProviderAdapter:
+        if provider_id not in self:
+            raise KeyError(provider_id)
+        return self
+
+    def __contains__(self, provider_id: object) -> bool:
+        return any(provider.id == provider_id for provider in self._adapters)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({provider.id: None for provider in self._adapters})
+
+    def __len__(self) -> int:
+        return len({provider.id for provider in self._adapters})
 
 
 def _build_adapter(provider: Provider, wire: HttpWire) -> ProviderAdapter:

@@ -12,24 +12,24 @@ import click
 
 from pointsman.v1.completion_pb2 import Capability, DataClass, Message, Part, Tier
 from pointsman_client import RouteOptions, image_from_path, user
-from pointsman_server.cli.configuration import GRPC_ADDRESS_VARIABLE, ConfigurationError
-
-DEFAULT_SERVER = "127.0.0.1:50051"
+from pointsman_server.cli.configuration import ConfigurationError
+from pointsman_server.cli.server_option import Server, server_option
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A question for the server at this address."""
+    """A question for this server."""
 
-    server: str
+    server: Server
     messages: Sequence[Message]
     options: RouteOptions
 
 
 def ask_options(command: Command) -> Command:
     """Gives a command the argument PROMPT and all options of a question; `read_ask` reads what they collect."""
+    command = server_option(command)
     for option in reversed(_OPTIONS):
         command = option(command)
     return command
@@ -76,15 +76,8 @@ def _label(ctx: click.Context, param: click.Parameter, value: Sequence[str]) -> 
     return [(key, text) for key, _, text in pairs]
 
 
-server_option: Callable[[Any], Any] = click.option(
-    "--server", metavar="ADDRESS", default=DEFAULT_SERVER, envvar=GRPC_ADDRESS_VARIABLE,
-    show_default=True, show_envvar=True, help="The server to ask.",
-)  # fmt: skip
-"""For every command that asks a server."""
-
 _OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.argument("prompt", metavar="PROMPT|-"),
-    server_option,
     click.option("--system", metavar="TEXT", help="Instructions put before the prompt."),
     click.option("--image", metavar="FILE", multiple=True, help="An image that belongs to the prompt; repeatable."),
     click.option("--tier", type=_names(Tier, "TIER_"), help="The model strength wanted."),

@@ -11,6 +11,7 @@ import grpc
 from pointsman_client import Client, PointsmanError
 from pointsman_server.cli.asking import wrong_usage
 from pointsman_server.cli.console import without_controls
+from pointsman_server.cli.server_option import Server
 
 
 class CallFailedError(click.ClickException):
@@ -18,15 +19,15 @@ class CallFailedError(click.ClickException):
 
 
 @contextmanager
-def connected(server: str) -> Iterator[Client]:
-    """A client of the server at this address; its typed errors leave as `CallFailedError`."""
+def connected(server: Server) -> Iterator[Client]:
+    """A client of this server; its typed errors leave as `CallFailedError`."""
     with wrong_usage():
-        client = Client(server)
+        client = Client(server.address, api_key=server.api_key, credentials=server.credentials)
     try:
         with client:
             yield client
     except PointsmanError as error:
-        raise CallFailedError(without_controls(explain(error, server))) from error
+        raise CallFailedError(without_controls(explain(error, server.address))) from error
 
 
 def explain(error: PointsmanError, server: str) -> str:
@@ -34,7 +35,8 @@ def explain(error: PointsmanError, server: str) -> str:
     if not error.reason and error.code is grpc.StatusCode.UNAVAILABLE:
         return (
             f"no pointsman server answers at {server}\n"
-            "  remedy: start one with `make run` or `pointsman serve`, or name another: --server HOST:PORT"
+            "  remedy: start one with `make run` or `pointsman serve`, or name another: --server HOST:PORT; "
+            "if it speaks TLS, --tls-ca FILE"
         )
     lines = [error.message or "the call failed", f"  reason: {error.reason or 'not given'} ({error.code.name})"]
     lines += [f"  {item.field or 'request'}: {item.description}" for item in error.field_violations]
@@ -56,6 +58,10 @@ def _remedy(error: PointsmanError) -> str:
 
 
 _REMEDIES: Mapping[str, str] = {
+    "UNAUTHENTICATED": "put a valid key into POINTSMAN_API_KEY; `pointsman keys create` makes one",
+    "PERMISSION_DENIED": "use a key with the role and of the tenant that are named above",
+    "KILL_SWITCH": "ask who operates the server; `pointsman kill list` and `pointsman flags list` show what is set",
+    "STORE_UNAVAILABLE": "see to the server's database, and try again",
     "CONTEXT_OVERFLOW": "shorten the prompt, or leave out options that exclude deployments with a larger window",
     "UNSUPPORTED_CONTENT": "leave --deployment out, or pin one whose model can take it",
     "FEATURE_UNAVAILABLE": "leave out the option for the field named above",

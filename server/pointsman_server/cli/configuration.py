@@ -31,7 +31,7 @@ def read_settings(environ: Mapping[str, str]) -> Settings:
     try:
         return Settings.from_environment(environ)
     except SettingsError as error:
-        raise ConfigurationError(_listed("the settings cannot be used:", error.problems)) from error
+        raise ConfigurationError(listed("the settings cannot be used:", error.problems)) from error
 
 
 def read_policy(file: str, environ: Mapping[str, str]) -> LoadedPolicy:
@@ -39,8 +39,9 @@ def read_policy(file: str, environ: Mapping[str, str]) -> LoadedPolicy:
     try:
         return load_policy(file, environ)
     except PolicyError as error:
-        raise ConfigurationError(_listed("the policy cannot be used:", error.problems)) from error
+        raise ConfigurationError(listed("the policy cannot be used:", error.problems)) from error
 
 
-def _listed(heading: str, problems: Iterable[object]) -> str:
+def listed(heading: str, problems: Iterable[object]) -> str:
+    """The problems under their heading, one a line."""
     return "\n".join((heading, *(f"  {problem}" for problem in problems)))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import click
 
-from pointsman_server.cli.asking import server_option, wrong_usage
+from pointsman_server.cli.asking import wrong_usage
 from pointsman_server.cli.calling import connected
+from pointsman_server.cli.server_option import Server, server_option
 
 
 @click.command(short_help="Say how good an answer was.")
@@ -13,7 +14,7 @@ from pointsman_server.cli.calling import connected
 @click.argument("score", type=float)
 @server_option
 @click.option("--label", metavar="TEXT", default="", help="What the verdict is about; a task type corrects the judged.")
-def feedback(request_id: str, score: float, *, server: str, label: str) -> None:
+def feedback(request_id: str, score: float, *, server: Server, label: str) -> None:
     """Say how good the answer to REQUEST_ID was: SCORE is between 0 (useless) and 1 (perfect).
 
     `pointsman complete --json` shows an answer's request id. A second verdict replaces the first.

@@ -9,7 +9,20 @@ from importlib import import_module
 
 import click
 
-_COMMANDS = ("serve", "simulate", "preflight", "route", "complete", "feedback", "replay", "evaluate")
+_COMMANDS = (
+    "serve",
+    "simulate",
+    "preflight",
+    "route",
+    "complete",
+    "feedback",
+    "keys",
+    "flags",
+    "kill",
+    "policy",
+    "replay",
+    "evaluate",
+)
 
 
 class _Commands(click.Group):

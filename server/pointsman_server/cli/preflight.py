@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 import click
 from rich.text import Text
 
 from pointsman_server.adapters.tokenizers.tiktoken_counter import TiktokenCounter
+from pointsman_server.bootstrap.callers import certificates_of
 from pointsman_server.bootstrap.policies import choose_policy_file
 from pointsman_server.cli.configuration import POLICY_VARIABLE, environment
 from pointsman_server.cli.console import as_shown, make_table, open_console
 from pointsman_server.config.preflight import Check, PreflightReport, Status, run_preflight, settings_report
 from pointsman_server.config.settings import Settings, SettingsError
+from pointsman_server.rpc.certificates import CertificateError
 
 _STYLES = {Status.OK: "green", Status.WARN: "yellow", Status.FAIL: "bold red"}
 
@@ -41,7 +44,20 @@ def _check(environ: dict[str, str], *, check_endpoints: bool) -> PreflightReport
     except SettingsError as error:
         return settings_report(error)
     settings = replace(settings, policy_file=choose_policy_file(settings, environ))
-    return run_preflight(settings, environ, check_endpoints=check_endpoints, load_token_counter=TiktokenCounter)
+    report = run_preflight(settings, environ, check_endpoints=check_endpoints, load_token_counter=TiktokenCounter)
+    return PreflightReport((*report.checks, *_certificate_checks(settings)))
+
+
+def _certificate_checks(settings: Settings) -> Iterator[Check]:
+    certificates = certificates_of(settings)
+    if certificates is None or not settings.tls_key_file:
+        return
+    try:
+        certificates.check()
+    except CertificateError as error:
+        yield Check("tls", Status.FAIL, str(error), "Correct the files, or the variables that name them.")
+    else:
+        yield Check("tls", Status.OK, "the certificate and its key belong together")
 
 
 def _show(report: PreflightReport) -> None:

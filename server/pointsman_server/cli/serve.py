@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import click
 import structlog
 
+from pointsman_server.bootstrap.callers import certificates_of
 from pointsman_server.bootstrap.lifecycle import run_service
 from pointsman_server.bootstrap.logs import configure_logs
 from pointsman_server.bootstrap.policies import choose_policy_file
@@ -16,13 +17,15 @@ from pointsman_server.cli.configuration import (
     POLICY_VARIABLE,
     ConfigurationError,
     environment,
+    listed,
     read_policy,
     read_settings,
 )
+from pointsman_server.config.exposure import exposure_problems
 from pointsman_server.config.policy_file import LoadedPolicy
 from pointsman_server.config.settings import Address, Settings
-
-_UNUSED_VARIABLES = ("POINTSMAN_DATABASE_URL",)
+from pointsman_server.domain.ports import StoreUnavailableError
+from pointsman_server.rpc.certificates import CertificateError
 
 _LOG = structlog.stdlib.get_logger("pointsman.cli")
 
@@ -38,37 +41,44 @@ def serve(policy: str | None, grpc_address: str | None) -> None:
     """
     environ = environment({POLICY_VARIABLE: policy, GRPC_ADDRESS_VARIABLE: grpc_address})
     settings = read_settings(environ)
-    _refuse_exposed(settings.grpc_address)
-    _refuse_exposed(settings.http_address)
+    _refuse_exposure(settings)
     loaded = read_policy(choose_policy_file(settings, environ), environ)
     configure_logs(settings.log_level)
     _warn(environ, settings, loaded)
     try:
-        run_service(Service(settings, loaded.snapshot, loaded.record), on_ready=lambda port: _announce(settings, port))
+        service = Service(
+            settings, loaded.snapshot, loaded.record, environ=environ, file_was_chosen=POLICY_VARIABLE in environ
+        )
+        run_service(service, on_ready=lambda port: _announce(settings, port))
+    except (CertificateError, StoreUnavailableError, ValueError) as error:
+        raise ConfigurationError(str(error)) from error
     except OSError as error:
         remedy = "--grpc-address 127.0.0.1:50052, and POINTSMAN_HTTP_ADDRESS=127.0.0.1:8081 for HTTP"
         raise click.ClickException(f"{error}\nStop it, or listen elsewhere: {remedy}") from error
 
 
-def _refuse_exposed(address: Address) -> None:
-    if not address.is_loopback:
-        raise ConfigurationError(
-            f"{address} can be reached from other machines, and this version does not check who calls. "
-            f"Listen on a loopback address, 127.0.0.1:{address.port} for example, and let a proxy that authenticates "
-            "its callers stand before it."
-        )
+def _refuse_exposure(settings: Settings) -> None:
+    problems = exposure_problems(settings)
+    if problems:
+        raise ConfigurationError(listed("the settings cannot be used:", problems))
+    certificates = certificates_of(settings)
+    try:
+        if certificates is not None:
+            certificates.check()
+    except CertificateError as error:
+        raise ConfigurationError(str(error)) from error
 
 
 def _warn(environ: Mapping[str, str], settings: Settings, loaded: LoadedPolicy) -> None:
-    unused = [variable for variable in _UNUSED_VARIABLES if variable in environ]
-    if "POINTSMAN_WORKERS" in environ and settings.workers > 1:
-        unused.append("POINTSMAN_WORKERS")
-    for variable in unused:
-        _LOG.warning("setting_not_used", variable=variable, message="this version does not use it; unset it")
     for problem in loaded.warnings:
         _LOG.warning("policy_warning", message=str(problem))
 
 
 def _announce(settings: Settings, port: int) -> None:
     address = Address(settings.grpc_address.host, port)
-    click.echo(f'pointsman listens on {address}; try: pointsman complete --server {address} "Hello"')
+    hint = "it speaks TLS, and callers need a key" if settings.has_tls else f"try: {_trial(address)}"
+    click.echo(f"pointsman listens on {address}; {hint}")
+
+
+def _trial(address: Address) -> str:
+    return f'pointsman complete --server {address} "Hello"'

@@ -49,7 +49,7 @@ REASONING_BUDGET_KEYS: Keys = {
     effort.value: f"{effort.value}: 4096" for effort in ReasoningEffort if effort is not ReasoningEffort.NONE
 }
 
-_DATA_CLASSES = {data_class.name.lower(): data_class for data_class in DataClass}
+DATA_CLASSES = {data_class.name.lower(): data_class for data_class in DataClass}
 _FOREIGN_OPTIONS = {
     "model": "Use the deployment's `model_name`.",
     "base_url": "Use the provider's `base_url`.",
@@ -91,7 +91,7 @@ def read_deployment(
         provider=section.required("provider", one_defined("provider", providers), _NO_PROVIDER),
         model=model,
         model_name=section.required("model_name", name, ""),
-        approved_data_class=section.optional("data_class", one_of(_DATA_CLASSES), DataClass.PUBLIC),
+        approved_data_class=section.optional("data_class", one_of(DATA_CLASSES), DataClass.PUBLIC),
         regions=frozenset(section.optional("regions", list_of(identifier), ())),
         timeouts=section.optional("timeouts", _timeouts, _DEFAULTS),
         expected_first_token_seconds=section.optional("expected_first_token_seconds", seconds(), 1.0),

@@ -21,6 +21,7 @@ from pointsman_server.config.routes import read_aliases, read_tier_chains
 from pointsman_server.config.routing import with_routing
 from pointsman_server.config.scalars import one_of, refuse_bad_id
 from pointsman_server.config.section import Keys, Section, Spot, UnacceptableError
+from pointsman_server.config.tenants import GOVERNANCE_KEYS, read_governance
 from pointsman_server.config.yaml_tree import MAX_BYTES, read_tree
 from pointsman_server.domain.catalog import Deployment, Model, Snapshot
 from pointsman_server.domain.record import PolicyRecord
@@ -37,6 +38,7 @@ POLICY_KEYS: Keys = {
     "tiers": "tiers: {standard: {chain: [claude-sonnet-direct]}}",
     "routing": "routing: {quality_bias: 0.5}",
     "resilience": "resilience: {retries: {attempts_per_call: 6}}",
+    **GOVERNANCE_KEYS,
 }
 
 
@@ -146,6 +148,7 @@ def _read_policy(
         resilience=section.optional("resilience", read_resilience, Resilience()),
     )
     snapshot, calibration = with_routing(snapshot, section.at("routing"), kept_calibration)
+    snapshot = replace(snapshot, governance=read_governance(section, snapshot))
     _warn_about_unused(section, snapshot, providers, models)
     return replace(_versioned(snapshot, providers, today), calibration=calibration)
 

@@ -10,6 +10,7 @@ from datetime import UTC, date, datetime, timedelta
 from enum import Enum
 
 from pointsman_server.config.base_url import Reach
+from pointsman_server.config.exposure import exposure_problems, needs_callers
 from pointsman_server.config.policy_file import LoadedPolicy, load_policy
 from pointsman_server.config.probes import port_fault, reach
 from pointsman_server.config.problems import PolicyError
@@ -20,6 +21,7 @@ from pointsman_server.domain.request import Tier
 
 PRICE_OUTLOOK_DAYS = 30
 _PROBED_AT_ONCE = 8
+_ADDRESS_CHECKS = {"POINTSMAN_GRPC_ADDRESS": "address.grpc", "POINTSMAN_ADMIN_ADDRESS": "address.admin"}
 
 
 class Status(Enum):
@@ -87,6 +89,12 @@ def run_preflight(
     return PreflightReport(tuple(checks))
 
 
+def policy_failures(policy: LoadedPolicy) -> dict[str, str]:
+    """What a server with this policy could not do here, by the name of the check; nothing leaves this machine."""
+    failed = (check for check in _policy_checks(policy) if check.status is Status.FAIL)
+    return {check.id: f"{check.message}. {check.remedy}" for check in failed}
+
+
 def settings_report(error: SettingsError) -> PreflightReport:
     """The report for an environment that cannot even be read."""
     return PreflightReport(
@@ -98,25 +106,37 @@ def settings_report(error: SettingsError) -> PreflightReport:
 
 
 def _address_checks(settings: Settings) -> Iterator[Check]:
-    yield _port_check("address.grpc", "POINTSMAN_GRPC_ADDRESS", settings.grpc_address)
-    yield _exposure_check("address.grpc.exposure", "POINTSMAN_GRPC_ADDRESS", settings.grpc_address)
+    for variable, address in settings.grpc_addresses.items():
+        yield _port_check(_ADDRESS_CHECKS[variable], variable, address)
+    problems = exposure_problems(settings)
+    for problem in problems:
+        yield Check(
+            f"exposure.{problem.variable}", Status.FAIL, f"{problem.variable} {problem.message}", problem.remedy
+        )
+    if not problems:
+        yield _callers_check(settings)
+
+
+def _callers_check(settings: Settings) -> Check:
+    secrecy = "calls are encrypted" if settings.has_tls else "only this machine can call, and calls are not encrypted"
+    match needs_callers(settings):
+        case True:
+            return Check("exposure", Status.OK, f"{secrecy}; every call needs a key or a client certificate")
+        case False:
+            return Check(
+                "exposure",
+                Status.WARN,
+                f"{secrecy}; nobody checks who calls",
+                "Unset POINTSMAN_AUTHENTICATION, or set it to `required`.",
+            )
+        case None:
+            return Check("exposure", Status.OK, f"{secrecy}; calls need no key as long as there is none")
 
 
 def _port_check(id_: str, variable: str, address: Address) -> Check:
     if fault := port_fault(address):
         return Check(id_, Status.FAIL, f"cannot listen on {address}: {fault}", f"Free it, or set {variable}.")
     return Check(id_, Status.OK, f"can listen on {address}")
-
-
-def _exposure_check(id_: str, variable: str, address: Address) -> Check:
-    if address.is_loopback:
-        return Check(id_, Status.OK, f"{address} is reachable from this machine only")
-    return Check(
-        id_,
-        Status.FAIL,
-        f"{address} is reachable from other machines, and this version checks neither encryption nor who calls",
-        f"Set {variable} to a loopback address, and let a proxy that authenticates its callers stand before it.",
-    )
 
 
 def _token_counter_check(load: Callable[[], TokenCounter]) -> Check:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping
 from pointsman_server.config.deployments import one_defined
 from pointsman_server.config.models import TIERS
 from pointsman_server.config.problems import path_part
-from pointsman_server.config.scalars import list_of, refuse_bad_id
+from pointsman_server.config.scalars import list_of, refuse_bad_id, some
 from pointsman_server.config.section import Keys, Section, Spot, UnacceptableError
-from pointsman_server.domain.catalog import Deployment
+from pointsman_server.domain.catalog import Deployment, Snapshot
 from pointsman_server.domain.request import Tier
 
 MAX_CHAIN_LENGTH = 10
@@ -47,6 +47,12 @@ def _follow(alias: str, targets: Mapping[str, str], spots: Mapping[str, Spot], e
         name = ""
     end = ends.get(name, name)
     ends.update(dict.fromkeys(trail, end))
+
+
+def named_deployments(snapshot: Snapshot) -> Callable[[Spot], tuple[str, ...]]:
+    """A reader of deployments by id or alias, as ids; there must be at least one."""
+    known = {**{name: name for name in snapshot.deployments}, **snapshot.aliases}
+    return some(list_of(one_defined("deployment or alias", known)))
 
 
 def read_tier_chains(

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from decimal import Decimal
-from typing import TypeVar
 
 from pointsman_server.config.calibration import Calibration, read_calibration, with_calibration
-from pointsman_server.config.deployments import one_defined
 from pointsman_server.config.models import MAX_WINDOW_TOKENS, TIERS
-from pointsman_server.config.scalars import decimal_number, identifier, list_of, one_of, share, switch, whole_number
+from pointsman_server.config.routes import named_deployments
+from pointsman_server.config.scalars import (
+    decimal_number,
+    identifier,
+    list_of,
+    one_of,
+    share,
+    some,
+    switch,
+    whole_number,
+)
 from pointsman_server.config.section import Keys, Section, Spot, UnacceptableError
-from pointsman_server.config.yaml_tree import Items, Table
 from pointsman_server.decision.dial import Offer, solve_weights
 from pointsman_server.decision.learned import calibration_set
 from pointsman_server.domain.catalog import FreshFacts, RoutingRule, RuleCondition, Snapshot
 from pointsman_server.domain.plan import TaskType
 from pointsman_server.domain.request import Capability
-
-T = TypeVar("T")
 
 ROUTING_KEYS: Keys = {
     "quality_bias": "quality_bias: 0.5",
@@ -109,8 +114,8 @@ def _read_rules(spot: Spot, snapshot: Snapshot) -> tuple[RoutingRule, ...]:
 def _read_rule(spot: Spot, snapshot: Snapshot) -> RoutingRule:
     keys = {key for key, _ in spot.entries()}
     section = Section(spot, RULE_KEYS)
-    places = _names_of(snapshot)
-    capabilities = _some(list_of(one_of({capability.value: capability for capability in Capability})))
+    places = named_deployments(snapshot)
+    capabilities = some(list_of(one_of({capability.value: capability for capability in Capability})))
     rule = RoutingRule(
         name=section.required("name", identifier, ""),
         when=section.optional("when", _read_condition, RuleCondition()),
@@ -128,37 +133,19 @@ def _read_rule(spot: Spot, snapshot: Snapshot) -> RoutingRule:
 
 def _read_condition(spot: Spot) -> RuleCondition:
     section = Section(spot, CONDITION_KEYS)
-    tasks = _some(list_of(one_of({task.value: task.value for task in TaskType})))
+    tasks = some(list_of(one_of({task.value: task.value for task in TaskType})))
     return RuleCondition(
-        labels=section.optional("labels", _some(_read_labels), {}),
+        labels=section.optional("labels", some(_read_labels), {}),
         tasks=frozenset(section.optional("tasks", tasks, ())),
-        tiers=frozenset(section.optional("tiers", _some(list_of(one_of(TIERS))), ())),
+        tiers=frozenset(section.optional("tiers", some(list_of(one_of(TIERS))), ())),
         needs_fresh_facts=section.optional("needs_fresh_facts", switch, None),
         least_input_tokens=section.optional("least_input_tokens", whole_number(0, MAX_WINDOW_TOKENS), 0),
     )
 
 
 def _read_labels(spot: Spot) -> Mapping[str, frozenset[str]]:
-    values = _some(list_of(Spot.text))
+    values = some(list_of(Spot.text))
     return {label: frozenset(value.read(values, ())) for label, value in spot.entries()}
-
-
-def _some(reader: Callable[[Spot], T]) -> Callable[[Spot], T]:
-    """A reader that refuses what is empty: it could be meant as everything or as nothing."""
-
-    def read(spot: Spot) -> T:
-        node = spot.node
-        parts = node.nodes if isinstance(node, Items) else node.entries if isinstance(node, Table) else None
-        if parts == ():
-            raise UnacceptableError("is empty", "Name at least one, or remove the key.")
-        return reader(spot)
-
-    return read
-
-
-def _names_of(snapshot: Snapshot) -> Callable[[Spot], tuple[str, ...]]:
-    known = {**{name: name for name in snapshot.deployments}, **snapshot.aliases}
-    return _some(list_of(one_defined("deployment or alias", known)))
 
 
 def _solve_dial(snapshot: Snapshot) -> tuple[float, ...]:

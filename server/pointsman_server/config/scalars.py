@@ -165,6 +165,19 @@ def list_of(reader: Callable[[Spot], T]) -> Callable[[Spot], tuple[T, ...]]:
     return read
 
 
+def some(reader: Callable[[Spot], T]) -> Callable[[Spot], T]:
+    """A reader that refuses what is empty: it could be meant as everything or as nothing."""
+
+    def read(spot: Spot) -> T:
+        node = spot.node
+        parts = node.nodes if isinstance(node, Items) else node.entries if isinstance(node, Table) else None
+        if parts == ():
+            raise UnacceptableError("is empty", "Name at least one, or remove the key.")
+        return reader(spot)
+
+    return read
+
+
 def json_value(spot: Spot) -> object:
     """Any JSON value. A text that YAML could read as something else must be quoted."""
     if isinstance(spot.node, Table):

@@ -12,6 +12,9 @@ from enum import Enum
 from pointsman_server.config.problems import nearest, shown
 
 PREFIX = "POINTSMAN_"
+API_KEY_VARIABLE = "POINTSMAN_API_KEY"
+"""Read by the commands that ask a server; servers take no notice of it."""
+
 _MAX_WORKERS = 256
 _HOST_NAME = re.compile(r"(?=.{1,253}$)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9-]{1,63})*")
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9.-]+):(?P<port>[0-9]{1,5})")
@@ -25,6 +28,14 @@ class LogLevel(Enum):
     INFO = "INFO"
     WARNING = "WARNING"
     ERROR = "ERROR"
+
+
+class Authentication(Enum):
+    """Whether calls need a caller: a key or a client certificate."""
+
+    REQUIRED = "required"
+    INSECURE = "insecure"
+    """Everybody may do everything; on loopback addresses only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +86,18 @@ def _cores() -> int:
 class Settings:
     """What a process is told by its environment; each field is `POINTSMAN_` and its name in capitals.
 
-    The URLs of stores may carry passwords and are therefore never part of the representation.
+    The URLs of stores may carry passwords and are therefore never part of the representation. Without an
+    `admin_address` AdminService is served at `grpc_address`. `authentication` None goes by circumstances; see
+    `config.exposure.needs_callers`.
     """
 
     grpc_address: Address = Address("127.0.0.1", 50051)
     http_address: Address = Address("127.0.0.1", 8080)
+    admin_address: Address | None = None
+    tls_cert_file: str = ""
+    tls_key_file: str = ""
+    tls_client_ca_file: str = ""
+    authentication: Authentication | None = None
     policy_file: str = "pointsman.yaml"
     database_url: str = field(default="sqlite:///var/pointsman.db", repr=False)
     redis_url: str = field(default="", repr=False)
@@ -99,7 +117,7 @@ class Settings:
         variables = {PREFIX + setting.name.upper(): setting.name for setting in fields(cls)}
         values: dict[str, object] = {}
         problems: list[SettingProblem] = []
-        for variable in sorted(name for name in environ if name.startswith(PREFIX)):
+        for variable in sorted(name for name in environ if name.startswith(PREFIX) and name != API_KEY_VARIABLE):
             try:
                 setting = _known(variable, variables)
                 values[setting] = _READERS[setting](environ[variable])
@@ -108,6 +126,17 @@ class Settings:
         if problems:
             raise SettingsError(tuple(problems))
         return cls(**values)  # type: ignore[arg-type]
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether calls are encrypted."""
+        return bool(self.tls_cert_file)
+
+    @property
+    def grpc_addresses(self) -> Mapping[str, Address]:
+        """Where calls come in, by the variable that says so."""
+        addresses = {"POINTSMAN_GRPC_ADDRESS": self.grpc_address}
+        return addresses if self.admin_address is None else {**addresses, "POINTSMAN_ADMIN_ADDRESS": self.admin_address}
 
 
 class _UnusableError(Exception):
@@ -188,9 +217,21 @@ def _log_level(text: str) -> LogLevel:
         raise _UnusableError(f"is {shown(text)}", f"Write one of {words}.") from None
 
 
+def _authentication(text: str) -> Authentication:
+    try:
+        return Authentication(text)
+    except ValueError:
+        raise _UnusableError(f"is {shown(text)}", "Write `required` or `insecure`.") from None
+
+
 _READERS: dict[str, Callable[[str], object]] = {
     "grpc_address": _address,
     "http_address": _address,
+    "admin_address": _address,
+    "tls_cert_file": _path,
+    "tls_key_file": _path,
+    "tls_client_ca_file": _path,
+    "authentication": _authentication,
     "policy_file": _path,
     "database_url": _url("sqlite:///", "postgresql://"),
     "redis_url": _url("redis://", "rediss://"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pointsman_server.decision.filters import Needs, reject, rules_for, work_out_needs
 from pointsman_server.decision.rules import gather_wishes
 from pointsman_server.decision.scoring import Costing, cost_of, rank
+from pointsman_server.decision.tenancy import deployments_for, finds, under_tenant
 from pointsman_server.decision.tokens import tokens_for
 from pointsman_server.domain.catalog import Deployment, Snapshot
 from pointsman_server.domain.errors import (
@@ -27,9 +28,10 @@ _BY_WISH = frozenset(
         ExclusionReason.NOT_ALLOWED,
         ExclusionReason.TIER,
         ExclusionReason.RULE,
+        ExclusionReason.KILL_SWITCH,
     }
 )
-"""Somebody, the caller or the policy, wants others: says nothing of why those that are left cannot answer."""
+"""Somebody, caller, policy or operator, wants others: says nothing of why those that are left cannot answer."""
 
 _PASSING = frozenset({ExclusionReason.BREAKER_OPEN, ExclusionReason.COOLDOWN, ExclusionReason.BUSY})
 
@@ -43,8 +45,10 @@ def decide(circumstances: Circumstances, snapshot: Snapshot) -> RoutePlan:
     Raises `DeploymentNotFound`, `ContextOverflow`, `UnsupportedContent`, `NobodyHealthy` or `NoEligibleDeployment`
     when nobody may answer.
     """
+    tenant = snapshot.governance.of(circumstances.tenant)
+    circumstances = under_tenant(circumstances, tenant)
     facts = circumstances.facts
-    if facts.deployment and snapshot.resolve(facts.deployment) is None:
+    if facts.deployment and not finds(tenant, facts.deployment, snapshot):
         raise DeploymentNotFound
     wishes = gather_wishes(circumstances, snapshot)
     needs = work_out_needs(circumstances, wishes, snapshot)
@@ -69,7 +73,7 @@ def _sift(
     rejections: list[Rejection] = []
     rules = rules_for(needs)
     tier = needs.wishes.tier
-    for deployment in snapshot.deployments.values():
+    for deployment in deployments_for(snapshot.governance.of(circumstances.tenant), snapshot):
         verdict = reject(rules, needs, deployment) or cost_of(deployment, circumstances, snapshot, tier)
         if isinstance(verdict, Costing):
             costings.append(verdict)

@@ -27,6 +27,8 @@ class Needs:
     denied_ids: frozenset[str]
     tier_chain_ids: frozenset[str]
     capabilities: frozenset[Capability]
+    least_data_class: DataClass | None = None
+    """What all calls of the tenant are taken to carry at least."""
 
 
 Rule = Callable[[Needs, Deployment], Rejection | None]
@@ -47,6 +49,7 @@ def work_out_needs(circumstances: Circumstances, wishes: Wishes, snapshot: Snaps
         denied_ids=_resolve(snapshot, constraints.denied_deployments),
         tier_chain_ids=frozenset(chain),
         capabilities=facts.capabilities | wishes.required if wishes.required else facts.capabilities,
+        least_data_class=snapshot.governance.of(circumstances.tenant).least_data_class,
     )
 
 
@@ -113,9 +116,10 @@ def _tier(needs: Needs, deployment: Deployment) -> Rejection | None:
 def _data_class(needs: Needs, deployment: Deployment) -> Rejection | None:
     data_class = needs.facts.constraints.data_class
     if data_class > deployment.approved_data_class:
+        who = "every call of the tenant" if data_class == needs.least_data_class else "the request"
         detail = (
             f"it is approved for {deployment.approved_data_class.name.lower()} data, "
-            f"the request carries {data_class.name.lower()} data"
+            f"{who} carries {data_class.name.lower()} data"
         )
         return Rejection(deployment.id, ExclusionReason.DATA_CLASS, detail)
     return None

@@ -57,7 +57,8 @@ def cost_of(
     if cap is not None:
         affordable = _affordable_output_tokens(deployment, tokens, cap)
         if affordable < min(wanted, model.max_output_tokens, LEAST_USEFUL_OUTPUT_TOKENS):
-            detail = f"the input alone could cost nearly or more than the {cap} micro-USD of max_cost_micro_usd"
+            whose = _whose_cap(cap, circumstances, snapshot)
+            detail = f"the input alone could cost nearly or more than the {cap} micro-USD of {whose}"
             return Rejection(deployment.id, ExclusionReason.COST, detail)
         most_output = min(most_output, affordable)
     # The expectation knows neither cap nor window: with more of them a deployment must not look dearer than before.
@@ -65,6 +66,12 @@ def cost_of(
     expected = model.price.tokens_cost_micro_usd(tokens.tokens, expected_output)
     worst = model.price.tokens_cost_micro_usd(tokens.upper_bound, most_output)
     return Costing(deployment, most_output, expected, worst)
+
+
+def _whose_cap(cap_micro_usd: int, circumstances: Circumstances, snapshot: Snapshot) -> str:
+    tenant = snapshot.governance.of(circumstances.tenant)
+    is_tenants = tenant.max_cost_per_request_micro_usd == cap_micro_usd
+    return "the tenant's max_cost_per_request_usd" if is_tenants else "max_cost_micro_usd"
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,8 @@ class Call:
     request_digest: bytes = b""
     """What the request says, as a hash: two calls with the same digest ask the same."""
     tenant: str = ""
+    peer: str = ""
+    """The network address that the call comes from."""
 
 
 class AttemptOutcome(Enum):

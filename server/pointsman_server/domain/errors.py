@@ -1,10 +1,19 @@
 """Everything a caller can be told went wrong. `rpc/status.py` turns it into gRPC codes and details.
 
     RouterError
+    ├── Unauthenticated           nobody knows who calls
+    ├── PermissionDenied          the caller is known and may not do this
     ├── InvalidRequest            a field is wrong, or fields contradict each other
     │   ├── FeatureUnavailable    the field is right but not offered by this server
     │   ├── ContextOverflow       the input fits no context window
     │   └── UnsupportedContent    the pinned model cannot take the content
+    ├── SwitchedOff               an operator does not let this through for now
+    │   ├── KillSwitchEngaged     the service, the caller's tenant or a running stream's provider is stopped
+    │   └── RouteOnly             the tenant may ask where calls would go, and nothing else
+    ├── RateLimited               a limit of the policy is reached
+    ├── CountersUnavailable       whether a limit is reached cannot be found out
+    ├── RequestIdReused           the request id names another call that was answered
+    ├── AnswersUnavailable        whether the request id names an answered call cannot be found out
     ├── DeploymentNotFound        no such deployment, or not for this caller
     ├── NoEligibleDeployment      every deployment is excluded
     ├── NobodyHealthy             those that could answer are all broken or cooling down
@@ -13,6 +22,8 @@
     ├── AnswerInvalid             the model answered, but not as the response_schema demands
     ├── DecisionExpired           the decision that the request names cannot be followed any more
     ├── RequestNotFound           no such answer to judge
+    ├── BudgetExceeded            a budget has not enough left for the call
+    ├── LedgerUnavailable         what calls cost cannot be booked for now
     ├── DeadlineExceeded          the time ran out
     ├── ReaderTooSlow             the caller takes the stream too slowly
     ├── Overloaded                too many calls at once
@@ -26,7 +37,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from pointsman_server.domain.control import KillScope, KillSwitch
 from pointsman_server.domain.faults import FAULT_RULES, FaultKind
+from pointsman_server.domain.governance import Period
 from pointsman_server.domain.plan import Rejection
 
 
@@ -52,6 +65,24 @@ class FieldProblem:
 
 class RouterError(Exception):
     """The call failed; the message may be shown to the caller."""
+
+
+class Unauthenticated(RouterError):
+    """Nobody knows who calls. The words are the same for every reason, so that guessing teaches nothing.
+
+    `why` is for our log alone and holds nothing that was sent.
+    """
+
+    def __init__(self, why: str = "") -> None:
+        super().__init__(
+            "the call carries no valid credentials; send one API key as `authorization: Bearer pm_…`, or call over TLS "
+            "with a client certificate that the policy names"
+        )
+        self.why = why
+
+
+class PermissionDenied(RouterError):
+    """The caller is known and may not do this; the message says what is missing."""
 
 
 class InvalidRequest(RouterError):
@@ -82,6 +113,85 @@ class ContextOverflow(InvalidRequest):
 
 class UnsupportedContent(InvalidRequest):
     """The pinned deployment's model cannot take what the request carries."""
+
+
+class SwitchedOff(RouterError):
+    """An operator does not let calls through for now; `what` is the kind of switch and `subject` whom it is on."""
+
+    def __init__(self, what: str, subject: str, message: str) -> None:
+        super().__init__(message)
+        self.what = what
+        self.subject = subject
+
+
+class KillSwitchEngaged(SwitchedOff):
+    """A kill switch stops the service, this tenant or, under a running stream, the provider that was answering."""
+
+    def __init__(self, switch: KillSwitch) -> None:
+        whom, remedy = _STOPPED[switch.scope]
+        subject = f"{switch.scope.value}s/{switch.target}" if switch.target else "service"
+        super().__init__("KILL_SWITCH", subject, f"an operator has stopped {whom}; {remedy}")
+        self.switch = switch
+
+
+_STOPPED = {
+    KillScope.GLOBAL: ("all calls", "ask the operators of this service"),
+    KillScope.TENANT: ("the calls of your tenant", "ask the operators of this service"),
+    KillScope.PROVIDER: ("the provider that was answering", "call again, and another one answers"),
+}
+"""Whom each kill switch stops, and what the caller can do."""
+
+
+class RouteOnly(SwitchedOff):
+    """The flag route_only is set for this tenant: decisions are made, answers are not."""
+
+    def __init__(self, tenant: str) -> None:
+        message = "an operator lets your tenant use Route only; call Route, or ask the operators of this service"
+        super().__init__("ROUTE_ONLY", f"tenants/{tenant}", message)
+
+
+class RateLimited(RouterError):
+    """A limit of the policy is reached. `subject` is whose limit it is, `quota` how much it allows.
+
+    Who comes again after `retry_after_seconds` is let through, if nobody else came; None says that waiting is in vain.
+    """
+
+    def __init__(self, subject: str, quota: str, retry_after_seconds: float | None) -> None:
+        remedy = (
+            "the call alone is more than that: ask for less, or ask the operators of this service for more"
+            if retry_after_seconds is None
+            else f"try again in {max(0.1, retry_after_seconds):.1f} s"
+        )
+        super().__init__(f"the limit of {quota} for {subject} is reached; {remedy}")
+        self.subject = subject
+        self.quota = quota
+        self.retry_after_seconds = retry_after_seconds
+
+
+class CountersUnavailable(RouterError):
+    """The limits' counters cannot be reached, and the policy lets nothing through meanwhile."""
+
+    def __init__(self, retry_after_seconds: float) -> None:
+        super().__init__("whether a rate limit is reached cannot be found out at the moment; try again shortly")
+        self.retry_after_seconds = retry_after_seconds
+
+
+class RequestIdReused(RouterError):
+    """The request id names a call that cannot be answered again; `why` says which."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"completion.request_id {why}; give every question a request_id of its own")
+
+
+class AnswersUnavailable(RouterError):
+    """The stored answers cannot be reached, so that a call with a request id might be made twice."""
+
+    def __init__(self, retry_after_seconds: float) -> None:
+        super().__init__(
+            "whether this request_id was answered before cannot be found out at the moment; try again shortly, or send "
+            "the call without a request_id"
+        )
+        self.retry_after_seconds = retry_after_seconds
 
 
 class DeploymentNotFound(RouterError):
@@ -186,6 +296,26 @@ class RequestNotFound(RouterError):
 
     def __init__(self) -> None:
         super().__init__("request_id names no answer that can be judged; it is unknown or too long ago")
+
+
+class BudgetExceeded(RouterError):
+    """A budget of the tenant has less left than the call may cost."""
+
+    def __init__(self, budget: str, period: Period) -> None:
+        super().__init__(
+            f"the budget {budget} has less left for this {period.value} than the call may cost; lower "
+            f"max_output_tokens, wait for the next {period.value} (UTC), or ask the operators of this service"
+        )
+        self.budget = budget
+        self.period = period
+
+
+class LedgerUnavailable(RouterError):
+    """What calls may cost cannot be set aside, or what they cost cannot be booked, so none is made."""
+
+    def __init__(self, retry_after_seconds: float) -> None:
+        super().__init__("the accounts cannot be reached, and nothing is spent without them; try again shortly")
+        self.retry_after_seconds = retry_after_seconds
 
 
 class DeadlineExceeded(RouterError):

@@ -29,7 +29,8 @@ class RequestFacts:
 class Circumstances:
     """Everything a decision depends on beside the policy. The same circumstances and policy give the same plan.
 
-    `session_deployment_id` answered the conversation's last turn, "" if none did or it is not known.
+    `session_deployment_id` answered the conversation's last turn, "" if none did or it is not known. `tenant` is whose
+    request it is; the policy says what that tenant may use.
     """
 
     facts: RequestFacts
@@ -37,3 +38,4 @@ class Circumstances:
     health: HealthView = field(default_factory=HealthView)
     experience: Experience = field(default_factory=Experience)
     session_deployment_id: str = ""
+    tenant: str = ""

@@ -49,6 +49,12 @@ class TenantPolicy:
     """All its calls are taken to be at least this sensitive."""
     suspended: bool = False
 
+    def may_use(self, deployment_id: str) -> bool:
+        """Whether this deployment exists for the tenant."""
+        if deployment_id in self.denied_deployments:
+            return False
+        return not self.allowed_deployments or deployment_id in self.allowed_deployments
+
 
 class WhenCountersFail(Enum):
     """What happens to calls when the shared counters cannot be reached."""

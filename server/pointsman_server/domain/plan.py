@@ -31,6 +31,7 @@ class ExclusionReason(Enum):
     COOLDOWN = "cooldown"
     RULE = "rule"
     BUSY = "busy"
+    KILL_SWITCH = "kill_switch"
 
 
 class TaskType(Enum):

@@ -6,11 +6,12 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from pointsman_server.domain.call import Attempt, AttemptPurpose, Call, Completion, Decision
 from pointsman_server.domain.catalog import Deployment
 from pointsman_server.domain.checked import Checked
+from pointsman_server.domain.control import AuditEvent, Control, Key, KillScope, PolicyVersion, Rollout
 from pointsman_server.domain.health import BreakerState
 from pointsman_server.domain.message import Message
 from pointsman_server.domain.record import DecisionRecord
@@ -53,6 +54,10 @@ class ProviderAdapter(Protocol):
         ...
 
 
+class StoreUnavailableError(Exception):
+    """What is stored cannot be read or changed now; the message holds no address, no secret and nothing stored."""
+
+
 class Clock(Protocol):
     """Time, injected so that tests need not wait."""
 
@@ -93,16 +98,19 @@ class TokenCounter(Protocol):
 class Reservation(Protocol):
     """Money set aside for one call."""
 
-    def settle(self, cost_micro_usd: int) -> None:
-        """Books what the call cost and releases the rest. Settling twice is an error."""
+    def settle(self, attempts: Sequence[Attempt], *, estimated: bool = False) -> None:
+        """Books what the call's attempts cost and releases the rest. Settling twice is an error.
+
+        `estimated` says that counts of the last attempt are ours.
+        """
         ...
 
 
 class Ledger(Protocol):
     """Sets money aside before a call and books what it cost after it."""
 
-    def reserve(self, request_id: str, worst_cost_micro_usd: int) -> AbstractAsyncContextManager[Reservation]:
-        """A reservation; leaving it unsettled books the worst case."""
+    def reserve(self, call: Call, worst_cost_micro_usd: int) -> AbstractAsyncContextManager[Reservation]:
+        """A reservation of every budget that the call falls under; leaving it unsettled books the worst case."""
         ...
 
 
@@ -196,4 +204,103 @@ class AnswerChecker(Protocol):
 
     def check(self, schema: Mapping[str, object], text: str) -> Checked:
         """What of this answer does not fit; the violations quote it, so they are for the caller only."""
+        ...
+
+
+class ControlSource(Protocol):
+    """Where what operators set can be read. Both methods raise `StoreUnavailableError`."""
+
+    async def revision(self) -> int:
+        """Grows with every change; cheap to ask for."""
+        ...
+
+    async def load(self) -> Control:
+        """Everything as it is at one moment."""
+        ...
+
+
+class ControlKeeper(ControlSource, Protocol):
+    """Keeps what operators set. Every change is recorded with its actor (a caller's name) and raises the revision.
+
+    Every method raises `StoreUnavailableError`. Those that return a bool say whether anything changed; when nothing
+    did, nothing is recorded.
+    """
+
+    async def add_key(self, key: Key, actor: str) -> None:
+        """Keeps a new key. Raises `ValueError` when its id or its digest is taken."""
+        ...
+
+    async def revoke_key(self, key_id: str, actor: str) -> bool:
+        """From now on the key opens nothing; False when there is no such key, or it was revoked before."""
+        ...
+
+    async def keys(self) -> list[Key]:
+        """All keys, oldest first, the revoked and expired ones too."""
+        ...
+
+    async def set_flag(self, name: str, tenant: str, value: Any, actor: str) -> bool:
+        """Sets a flag for a tenant, or with "" for all. `value` is plain JSON."""
+        ...
+
+    async def clear_flag(self, name: str, tenant: str, actor: str) -> bool:
+        """The flag has its default again."""
+        ...
+
+    async def set_kill_switch(self, scope: KillScope, target: str, engaged: bool, comment: str, actor: str) -> bool:
+        """Turns a kill switch on or off. `target` is a tenant or a provider's id, "" for the global one."""
+        ...
+
+    async def keep_policy(self, version: str, yaml: str) -> None:
+        """Keeps a policy without putting it in force, so that a rollout may name it. Not a change, not recorded."""
+        ...
+
+    async def apply_policy(self, version: str, yaml: str, author: str, comment: str) -> bool:
+        """Puts a policy in force, a new one or an earlier one again; False when it is in force already.
+
+        `version` is a hash of `yaml`: what was kept under it once stays.
+        """
+        ...
+
+    async def policy(self, version: str) -> PolicyVersion | None:
+        """A policy as it was last applied; one that was only kept has no author and the time 0."""
+        ...
+
+    async def policies(self, limit: int = 100, before: float | None = None) -> list[PolicyVersion]:
+        """Every application of a policy, newest first, without texts; `before` is the `applied_at` of the last seen.
+
+        No two have the same `applied_at`.
+        """
+        ...
+
+    async def set_rollout(self, rollout: Rollout | None, actor: str, comment: str = "") -> bool:
+        """Tries a policy, or with None ends the trial."""
+        ...
+
+    async def note(
+        self,
+        actor: str,
+        action: str,
+        target: str,
+        *,
+        before: Mapping[str, Any] | None = None,
+        after: Mapping[str, Any] | None = None,
+        comment: str = "",
+    ) -> None:
+        """Records a change of something that is kept elsewhere, such as a breaker; the revision stays."""
+        ...
+
+    async def audit(
+        self,
+        limit: int = 100,
+        before_id: int | None = None,
+        *,
+        start: float | None = None,
+        end: float | None = None,
+        actor: str = "",
+        action: str = "",
+    ) -> list[AuditEvent]:
+        """Recorded changes, newest first: from `start` on and before `end`; "" is any actor, any action.
+
+        `before_id` is the id of the last one seen.
+        """
         ...

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from random import Random
 
@@ -18,6 +18,7 @@ from pointsman_server.execution.admission import DeploymentPlaces, Place
 from pointsman_server.execution.attempt import LEAST_ATTEMPT_SECONDS
 from pointsman_server.execution.health import Admission, HealthBoard
 from pointsman_server.execution.retrying import ShareBudget, pause_seconds
+from pointsman_server.execution.stopping import stopped_rejection
 
 BUSY_RETRY_SECONDS = 0.5
 """When to come back when all places of all candidates are taken."""
@@ -43,6 +44,8 @@ class Doorkeepers:
     hedges: ShareBudget
     telemetry: Telemetry
     random: Random
+    is_stopped: Callable[[str], bool] = lambda provider_id: False
+    may_hedge: Callable[[str], bool] = lambda tenant: True
 
 
 class Agenda:
@@ -154,6 +157,9 @@ class Agenda:
 
     def _enter(self, candidate: Candidate, purpose: AttemptPurpose) -> Turn | None:
         deployment = candidate.deployment
+        if self._keepers.is_stopped(deployment.provider.id):
+            self._refused[deployment.id] = stopped_rejection(deployment.id)
+            return None
         place = self._keepers.places.take(deployment)
         if place is None:
             self._refused[deployment.id] = busy_rejection(deployment.id)

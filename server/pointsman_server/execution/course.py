@@ -84,7 +84,8 @@ class Course:
         """Starts an attempt and waits until it has something to say; None when it failed, and its hedge with it."""
         lead = self._start(turn)
         delay_seconds = None
-        if self._stream and turn.purpose in (AttemptPurpose.FIRST, AttemptPurpose.FALLBACK):
+        may_hedge = self._stream and turn.purpose in (AttemptPurpose.FIRST, AttemptPurpose.FALLBACK)
+        if may_hedge and self._equipment.keepers.may_hedge(self._call.tenant):
             policy = self._call.snapshot.resilience.hedging
             delay_seconds = hedge_delay_seconds(policy, self._equipment.keepers.health, lead.deployment)
         if delay_seconds is None:

@@ -6,8 +6,9 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 
 from pointsman_server.domain.call import Call, Decision
-from pointsman_server.domain.errors import DecisionExpired, NobodyHealthy
+from pointsman_server.domain.errors import DecisionExpired, NobodyHealthy, NoEligibleDeployment
 from pointsman_server.domain.health import HealthView
+from pointsman_server.domain.plan import ExclusionReason
 from pointsman_server.domain.ports import Clock
 
 FRESH_SECONDS = 300.0
@@ -18,6 +19,7 @@ MOST_DECISIONS = 4_096
 class _Kept:
     decision: Decision
     request_digest: bytes
+    tenant: str
     kept_at: float
 
 
@@ -30,18 +32,24 @@ class DecisionBook:
 
     def keep(self, decision: Decision, call: Call) -> None:
         """Remembers a decision for the request it was made for."""
-        self._kept[decision.id] = _Kept(decision, call.request_digest, self._clock.monotonic())
+        self._kept[decision.id] = _Kept(decision, call.request_digest, call.tenant, self._clock.monotonic())
         if len(self._kept) > MOST_DECISIONS:
             self._kept.popitem(last=False)
+
+    def policy_version_of(self, decision_id: str) -> str:
+        """The policy that a decision was made under, "" if it is not known."""
+        kept = self._kept.get(decision_id)
+        return "" if kept is None else kept.decision.plan.policy_version
 
     def redeem(self, call: Call, health: HealthView) -> Decision:
         """The decision that the call names, without the deployments that cannot be called now.
 
-        Raises `DecisionExpired` when it is unknown, too old, or of another policy or request, and `NobodyHealthy`
-        when none of its candidates can be called.
+        Raises `DecisionExpired` when it is unknown, too old, or of another policy or request, `NobodyHealthy` when none
+        of its candidates can be called, and `NoEligibleDeployment` when operators stopped all their providers.
         """
         kept = self._kept.get(call.decision_id)
-        if kept is None or self._clock.monotonic() - kept.kept_at > FRESH_SECONDS:
+        is_fresh = kept is not None and self._clock.monotonic() - kept.kept_at <= FRESH_SECONDS
+        if kept is None or not is_fresh or kept.tenant != call.tenant:  # another tenant's is as good as unknown
             raise DecisionExpired(f"is unknown here or older than {FRESH_SECONDS:.0f} s")
         plan = kept.decision.plan
         if plan.policy_version != call.snapshot.version:
@@ -51,6 +59,8 @@ class DecisionBook:
         ill = [health.unavailable(one.deployment.id) for one in plan.candidates]
         out = tuple(rejection for rejection in ill if rejection is not None)
         well = tuple(one for one, rejection in zip(plan.candidates, ill, strict=True) if rejection is None)
+        if not well and all(rejection.reason is ExclusionReason.KILL_SWITCH for rejection in out):
+            raise NoEligibleDeployment(out)
         if not well:
             raise NobodyHealthy(out, health.retry_after_seconds(rejection.deployment_id for rejection in out))
         return replace(kept.decision, plan=replace(plan, candidates=well, rejections=(*plan.rejections, *out)))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pointsman_server.decision.engine import decide
 from pointsman_server.decision.facts import facts_of
@@ -26,6 +26,7 @@ from pointsman_server.execution.decisions import DecisionBook
 from pointsman_server.execution.dispatch import Dispatcher
 from pointsman_server.execution.dispatch_record import DispatchRecord
 from pointsman_server.execution.feedback import FeedbackBook
+from pointsman_server.execution.governing import Governing, used_tokens, with_rejections
 from pointsman_server.execution.health import HealthBoard
 from pointsman_server.execution.prepare import count_exactly, count_input, get_ready
 from pointsman_server.execution.sessions import SessionBook
@@ -52,6 +53,7 @@ class Pipeline:
         dispatcher: Dispatcher,
         judge: Callable[[CompletionRequest], Complexity],
         memory: Memory,
+        governing: Governing,
         ledger: Ledger,
         telemetry: Telemetry,
         counter: TokenCounter,
@@ -61,6 +63,7 @@ class Pipeline:
         self._dispatcher = dispatcher
         self._judge = judge
         self._memory = memory
+        self._governing = governing
         self._ledger = ledger
         self._telemetry = telemetry
         self._counter = counter
@@ -70,6 +73,7 @@ class Pipeline:
     async def route(self, call: Call) -> Decision:
         """The decision alone: nothing is called, nothing is spent. It can be named by a later call."""
         with self._watched(call, Operation.ROUTE) as watch:
+            await self._governing.admit(call, answers=False)
             decision = await self._decide(call)
             watch.decided(decision)
         self._memory.decisions.keep(decision, call)
@@ -78,6 +82,7 @@ class Pipeline:
     async def complete(self, call: Call) -> Completion:
         """The whole answer."""
         with self._watched(call, Operation.COMPLETE) as watch:
+            await self._governing.admit(call, answers=True)
             decision = await self._follow_or_decide(call, watch)
             async with aclosing(self._answer(call, decision, watch, stream=False)) as events:
                 async for event in events:
@@ -91,6 +96,7 @@ class Pipeline:
         The decision is told with the first piece, so that a call that comes to nothing is an error and nothing else.
         """
         with self._watched(call, Operation.STREAM_COMPLETE) as watch:
+            await self._governing.admit(call, answers=True)
             decision = await self._follow_or_decide(call, watch)
             told = False
             async with aclosing(self._answer(call, decision, watch, stream=True)) as events:
@@ -99,6 +105,10 @@ class Pipeline:
                         told = True
                         yield Decided(decision)
                     yield event
+
+    def policy_of(self, decision_id: str) -> str:
+        """The version of the policy that a decision was made under, "" if it is not known here."""
+        return self._memory.decisions.policy_version_of(decision_id)
 
     @contextmanager
     def _watched(self, call: Call, operation: Operation) -> Generator[CallWatch, None, None]:
@@ -111,17 +121,16 @@ class Pipeline:
 
     async def _follow_or_decide(self, call: Call, watch: CallWatch) -> Decision:
         if call.decision_id:
-            decision = self._memory.decisions.redeem(call, self._view())
+            decision = self._memory.decisions.redeem(call, self._view(call))
         else:
             decision = await self._decide(call)
         watch.decided(decision)
         return decision
 
-    def _view(self) -> HealthView:
+    def _view(self, call: Call) -> HealthView:
         view, busy = self._memory.health.view(), self._memory.places.full
-        if not busy:
-            return view
-        return replace(view, rejections={**{name: busy_rejection(name) for name in busy}, **view.rejections})
+        view = with_rejections(view, {name: busy_rejection(name) for name in busy})
+        return self._governing.view(view, call)
 
     async def _decide(self, call: Call) -> Decision:
         started_at = self._clock.monotonic()
@@ -144,14 +153,17 @@ class Pipeline:
         if call.snapshot.learn_from_feedback:
             experience = self._memory.feedback.experience(complexity.task, complexity.tier)
         return Circumstances(
-            facts=facts_of(call.request, complexity),
+            facts=self._governing.facts(facts_of(call.request, complexity), call),
             tokens=tokens,
-            health=self._view(),
+            health=self._view(call),
             experience=experience,
             session_deployment_id=self._memory.sessions.last_deployment_id(call.request.session_id),
+            tenant=call.tenant,
         )
 
     def _record(self, call: Call, decision_id: str, circumstances: Circumstances, outcome: PlanSummary) -> None:
+        if not self._governing.is_recorded(call):
+            return
         version = call.snapshot.version
         record = DecisionRecord(decision_id, call.request_id, self._clock.now(), version, circumstances, outcome)
         self._memory.log.append(record)
@@ -161,17 +173,21 @@ class Pipeline:
     ) -> AsyncGenerator[CallEvent, None]:
         record = DispatchRecord()
         worst_cost = max(candidate.worst_cost_micro_usd for candidate in decision.plan.candidates)
-        async with self._ledger.reserve(call.request_id, worst_cost) as reservation:
-            try:
-                running = self._dispatcher.run(call, decision.plan, record, watch, stream=stream)
-                async with aclosing(running) as events:
-                    async for event in events:
-                        yield event
-            except BaseException:
-                reservation.settle(record.cost_micro_usd)
-                raise
-            completion = await self._settle(call, decision, record)
-            reservation.settle(completion.cost_micro_usd)
+        charge = await self._governing.charge(call, decision)
+        try:
+            async with self._ledger.reserve(call, worst_cost) as reservation:
+                try:
+                    running = self._dispatcher.run(call, decision.plan, record, watch, stream=stream)
+                    async with aclosing(running) as events:
+                        async for event in events:
+                            yield event
+                except BaseException:
+                    reservation.settle(record.attempts)
+                    raise
+                completion = await self._settle(call, decision, record)
+                reservation.settle(completion.attempts, estimated=completion.estimated)
+        finally:
+            charge.correct(used_tokens(record.attempts))
         self._remember(call, completion)
         watch.completed(completion)
         yield Completed(completion)

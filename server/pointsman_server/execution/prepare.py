@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from pointsman_server.decision.tenancy import tightened
 from pointsman_server.decision.tokens import (
     MOST_IMAGE_TOKENS,
     TYPICAL_IMAGE_TOKENS,
@@ -93,8 +94,8 @@ def _edge_between(call: Call, deployments: Sequence[Deployment], low: int, high:
 
 
 def _cost_is_open(call: Call, deployments: Sequence[Deployment], size: Size) -> bool:
-    """Whether some deployment keeps the request's cost cap with few tokens of input, but not with many."""
-    cap = call.request.constraints.max_cost_micro_usd
+    """Whether some deployment keeps the call's cost cap with few tokens of input, but not with many."""
+    cap = tightened(call.request.constraints, call.snapshot.governance.of(call.tenant)).max_cost_micro_usd
     if cap is None:
         return False
     for deployment in deployments:

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Callable
 from importlib.metadata import version
 from typing import Any
 
 import structlog
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import Message
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from pointsman.v1 import admin_service_pb2 as pb
 from pointsman.v1 import admin_service_pb2_grpc, completion_pb2
 from pointsman_server.domain.catalog import Deployment, Snapshot
-from pointsman_server.domain.errors import DeploymentNotFound, FieldProblem, InvalidRequest
+from pointsman_server.domain.errors import DeploymentNotFound
 from pointsman_server.domain.health import BreakerState, HealthView
 from pointsman_server.execution.health import HealthBoard
+from pointsman_server.rpc.admin_control import ControlDesk, check, to_timestamp
+from pointsman_server.rpc.admin_policy import PolicyMethods
 from pointsman_server.rpc.boundary import CURRENT_CALL, Boundary
-from pointsman_server.rpc.rules import check_message
+from pointsman_server.rpc.paging import DEFAULT_PAGE_SIZE, read_token, write_token
 
-DEFAULT_PAGE_SIZE = 100
-
-_TOKEN_BEGINNING = b"deployments-after:"
 _MICROSECONDS = 1_000_000
 _STATES = {state: pb.BreakerState.Value(f"BREAKER_STATE_{state.name}") for state in BreakerState}
 
@@ -38,58 +34,121 @@ async def _refuse(self: object, request: Any, context: _Context) -> Any:
 
 
 class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
-    """Reads the health board and resets what it is told to. `started_at` is seconds since the Unix epoch."""
+    """Reads the health board, resets what it is told to, and hands over what operators switch to `controls`, what they
+    do with policies to `policies`.
 
-    ListTraces = GetTrace = GetUsage = _refuse
-    GetPolicy = ListPolicyVersions = ApplyPolicy = RollbackPolicy = _refuse
-    ListFlags = SetFlag = SetKillSwitch = ListAuditEvents = _refuse
+    `started_at` is seconds since the Unix epoch. Without `controls` or `policies` their methods are not served.
+    """
+
+    ListTraces = GetTrace = _refuse
 
     def __init__(
-        self, health: HealthBoard, snapshot: Callable[[], Snapshot], boundary: Boundary, started_at: float
+        self,
+        health: HealthBoard,
+        snapshot: Callable[[], Snapshot],
+        boundary: Boundary,
+        started_at: float,
+        controls: ControlDesk | None = None,
+        policies: PolicyMethods | None = None,
     ) -> None:
         self._health = health
         self._snapshot = snapshot
         self._boundary = boundary
         self._started_at = started_at
+        self._controls = controls
+        self._policies = policies
         self._version = version("pointsman")
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: _Context) -> pb.GetStatusResponse:
         """How the service is."""
-        _check(request)
-        start_time = Timestamp()
-        start_time.FromMicroseconds(round(self._started_at * _MICROSECONDS))
+        check(request)
         return pb.GetStatusResponse(
             server_version=self._version,
             policy_version=self._snapshot().version,
-            start_time=start_time,
+            start_time=to_timestamp(self._started_at),
             active_calls=self._boundary.active_calls,
             draining=self._boundary.draining,
+            kill_switches=[] if self._controls is None else self._controls.kill_switches(),
         )
+
+    async def ListFlags(self, request: pb.ListFlagsRequest, context: _Context) -> pb.ListFlagsResponse:
+        """A page of the flags."""
+        return self._desk.list_flags(request)
+
+    async def SetFlag(self, request: pb.SetFlagRequest, context: _Context) -> pb.SetFlagResponse:
+        """Sets or clears a flag."""
+        return await self._desk.set_flag(request)
+
+    async def SetKillSwitch(self, request: pb.SetKillSwitchRequest, context: _Context) -> pb.SetKillSwitchResponse:
+        """Turns a kill switch on or off."""
+        return await self._desk.set_kill_switch(request)
+
+    async def ListAuditEvents(
+        self, request: pb.ListAuditEventsRequest, context: _Context
+    ) -> pb.ListAuditEventsResponse:
+        """A page of changes, newest first."""
+        return await self._desk.list_audit_events(request)
+
+    async def GetUsage(self, request: pb.GetUsageRequest, context: _Context) -> pb.GetUsageResponse:
+        """What was used."""
+        return await self._desk.get_usage(request)
+
+    async def GetPolicy(self, request: pb.GetPolicyRequest, context: _Context) -> pb.GetPolicyResponse:
+        """A version of the policy."""
+        return await self._policy_methods.get_policy(request)
+
+    async def ListPolicyVersions(
+        self, request: pb.ListPolicyVersionsRequest, context: _Context
+    ) -> pb.ListPolicyVersionsResponse:
+        """A page of the policy's versions, newest first."""
+        return await self._policy_methods.list_versions(request)
+
+    async def ApplyPolicy(self, request: pb.ApplyPolicyRequest, context: _Context) -> pb.ApplyPolicyResponse:
+        """Checks a policy and puts it in force."""
+        return await self._policy_methods.apply(request)
+
+    async def RollbackPolicy(self, request: pb.RollbackPolicyRequest, context: _Context) -> pb.RollbackPolicyResponse:
+        """Puts an earlier version of the policy in force again."""
+        return await self._policy_methods.roll_back(request)
 
     async def ListDeployments(
         self, request: pb.ListDeploymentsRequest, context: _Context
     ) -> pb.ListDeploymentsResponse:
         """A page of the policy's deployments, by id. Pages fit together although the policy changes between them."""
-        _check(request)
-        after = _read_token(request.page_token)
+        check(request)
+        after = read_token("deployments", request.page_token)
         deployments = self._snapshot().deployments
         waiting = sorted(name for name in deployments if name > after)
         page = waiting[: request.page_size or DEFAULT_PAGE_SIZE]
         view = self._health.view()
         return pb.ListDeploymentsResponse(
             deployments=[self._status(deployments[name], view) for name in page],
-            next_page_token=_write_token(page[-1]) if len(page) < len(waiting) else "",
+            next_page_token=write_token("deployments", page[-1]) if len(page) < len(waiting) else "",
         )
 
     async def ResetBreaker(self, request: pb.ResetBreakerRequest, context: _Context) -> pb.ResetBreakerResponse:
         """Closes a breaker and ends a cooldown. Raises `DeploymentNotFound`."""
-        _check(request)
+        check(request)
         deployment = self._snapshot().resolve(request.deployment)
         if deployment is None:
             raise DeploymentNotFound("deployment")
         self._health.reset(deployment.id)
         _LOG.info("breaker_reset", deployment=deployment.id, request_id=CURRENT_CALL.get().request_id)
+        if self._controls is not None:
+            await self._controls.note_reset(deployment.id)
         return pb.ResetBreakerResponse(deployment=self._status(deployment, self._health.view()))
+
+    @property
+    def _desk(self) -> ControlDesk:
+        if self._controls is None:
+            raise NotImplementedError
+        return self._controls
+
+    @property
+    def _policy_methods(self) -> PolicyMethods:
+        if self._policies is None:
+            raise NotImplementedError
+        return self._policies
 
     def _status(self, deployment: Deployment, view: HealthView) -> pb.DeploymentStatus:
         report, unwell = self._health.report(deployment.id), view.unavailable(deployment.id)
@@ -110,29 +169,5 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         return status
 
 
-def _check(request: Message) -> None:
-    problems = check_message(request)
-    if problems:
-        raise InvalidRequest(tuple(problems))
-
-
 def _set_duration(duration: Duration, seconds: float) -> None:
     duration.FromMicroseconds(round(seconds * _MICROSECONDS))
-
-
-def _write_token(last_id: str) -> str:
-    return base64.urlsafe_b64encode(_TOKEN_BEGINNING + last_id.encode()).decode()
-
-
-def _read_token(token: str) -> str:
-    """The id after which the page begins, "" for the first. Raises `InvalidRequest`."""
-    if not token:
-        return ""
-    try:
-        read = base64.b64decode(token, altchars=b"-_", validate=True)
-        if read.startswith(_TOKEN_BEGINNING):
-            return read.removeprefix(_TOKEN_BEGINNING).decode()
-    except ValueError:  # not base64, or not UTF-8
-        pass
-    problem = FieldProblem("page_token", "must be next_page_token of the page before, or empty for the first page")
-    raise InvalidRequest((problem,))

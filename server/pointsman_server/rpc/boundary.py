@@ -1,8 +1,9 @@
-"""The border every RPC crosses: request id, limits, malformed bytes, and errors that leave in one shape.
+"""The border every RPC crosses: who calls, request id, limits, malformed bytes, and errors that leave in one shape.
 
 The library's defaults answer UNKNOWN with the exception's text to a malformed message or a failing handler, and wait
-without end for a message that does not come. Here the deserialiser never raises, the message has its time, only a call
-whose message came may take a place, and whatever a handler raises leaves as a status of the contract.
+without end for a message that does not come. Here nobody's message is waited for before it is known who calls, the
+deserialiser never raises, the message has its time, only a call whose message came may take a place, and whatever a
+handler raises leaves as a status of the contract.
 """
 
 from __future__ import annotations
@@ -18,23 +19,25 @@ from typing import Any, NamedTuple
 import grpc
 import structlog
 
-from pointsman_server.domain.errors import Draining, ReaderTooSlow
+from pointsman_server.domain.caller import Caller
+from pointsman_server.domain.errors import Draining, ReaderTooSlow, Unauthenticated
 from pointsman_server.domain.ports import Clock, Ids
 from pointsman_server.domain.resilience import LoadPolicy
 from pointsman_server.execution.admission import DRAINING_RETRY_SECONDS, Gate, Stay
+from pointsman_server.rpc.authentication import ANYBODY, Admission, Authenticator, Entries
 from pointsman_server.rpc.deadline import seconds_to_use
+from pointsman_server.rpc.metadata import check_metadata, traceparent_in
 from pointsman_server.rpc.relay import RequestReader
-from pointsman_server.rpc.status import ErrorStatus, MalformedRequest, TooMuchMetadata, status_of
+from pointsman_server.rpc.status import ErrorStatus, MalformedRequest, status_of
+from pointsman_server.rpc.strangers import StrangersLog, address_of
 
 REQUEST_ID_KEY = "x-request-id"
-MAX_METADATA_ENTRIES = 64
 BODY_TIMEOUT_SECONDS = 10.0
 """How long a call may be open before its message is whole."""
 
 SHED_READER = "reader"
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
-_TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _LIBRARY_SERVICES = ("/grpc.",)
 """Health checks and reflection are answered while the server is busy or going down."""
 
@@ -56,31 +59,19 @@ _LOG = structlog.stdlib.get_logger("pointsman.rpc")
 class CallInfo(NamedTuple):
     """What the border knows of a call; `traceparent` is "" when the caller sent none.
 
-    `began_at` is when its headers came, on the border's clock.
+    `began_at` is when its headers came, on the border's clock. `peer` is the network address it comes from.
     """
 
     method: str
     request_id: str
     traceparent: str
-    metadata_entries: int
     began_at: float
-
-
-class Caller(NamedTuple):
-    """Whose call it is: the tenant, "" for all callers alike, and the call's labels."""
-
-    tenant: str
-    labels: Mapping[str, str]
+    caller: Caller = ANYBODY
+    peer: str = ""
 
 
 CURRENT_CALL: ContextVar[CallInfo] = ContextVar("current_call")
 """The call that the running handler serves."""
-
-
-def caller_of_request(request: Any) -> Caller:
-    """All callers are one tenant; the labels are those of the request."""
-    completion = getattr(request, "completion", None)
-    return Caller("", {} if completion is None else completion.labels)
 
 
 def _tell_nobody(*what: object) -> None:
@@ -90,10 +81,10 @@ def _tell_nobody(*what: object) -> None:
 class Boundary:
     """Wraps every handler as it is registered, which spares each call the library's interceptor machinery.
 
-    `max_concurrent_calls` counts the calls of the router; `load` says what happens to more, and `caller_of` tells from
-    the request whose call it is. `observe` is told of every call of our own services when it ends, once: the method's
-    name, the gRPC code's name, and the seconds since the call began. `shed` is told why a call was refused or given up
-    for load: "calls", "queue" or "reader".
+    `authenticator` says who calls. `max_concurrent_calls` counts the calls of the router; `load` says what happens to
+    more. `observe` is told of every call of our own services when it ends, once: the method's name, the gRPC code's
+    name, and the seconds since the call began. `shed` is told why a call was refused or given up for load: "calls",
+    "queue" or "reader".
     """
 
     def __init__(
@@ -101,15 +92,16 @@ class Boundary:
         ids: Ids,
         clock: Clock,
         max_concurrent_calls: int,
+        authenticator: Authenticator,
         *,
         load: Callable[[], LoadPolicy] = lambda: _DEFAULT_LOAD,
-        caller_of: Callable[[Any], Caller] = caller_of_request,
         observe: Callable[[str, str, float], None] | None = None,
         shed: Callable[[str], None] | None = None,
     ) -> None:
         self._ids = ids
         self._clock = clock
-        self._caller_of = caller_of
+        self._authenticator = authenticator
+        self._strangers = StrangersLog(clock)
         self._observe = observe or _tell_nobody
         self._shed = shed or _tell_nobody
         self._reader = RequestReader(BODY_TIMEOUT_SECONDS)
@@ -154,16 +146,21 @@ class Boundary:
         self, method: str, handle: Callable[..., Awaitable[Any]], *, takes_many: bool = False
     ) -> Callable[..., Awaitable[Any]]:
         serve, observe, name = self._served(method, handle), self._observer(method), method.rpartition("/")[2]
-        read = self._reader.read
+        admission, read = self._authenticator.admission_to(method), self._reader.read
 
         async def guarded(requests: Any, context: _Context) -> Any:
             began_at = self._clock.monotonic()
             code = "CANCELLED"
             try:
-                request = requests if takes_many else await read(context)
-                info = self._open(method, request, context, began_at)
+                entries = context.invocation_metadata() or ()
+                metadata = dict(entries)
+                caller, request = _admit(admission, entries, metadata, context)
+                if request is None:
+                    request = requests if takes_many else await read(context)
+                self._open(method, request, metadata, context, caller, began_at)
                 try:
-                    _check(request, info)
+                    if isinstance(request, Exception):
+                        raise request
                     answer = await serve(request, context)
                     code = "OK"
                     return answer
@@ -180,7 +177,7 @@ class Boundary:
                 seconds = self._clock.monotonic() - began_at
                 observe(name, code, seconds)
             # Only now, for it takes as long as the caller leaves earlier messages unread.
-            await self._abort(failure, status, info, context, seconds)
+            await self._abort(failure, status, context, seconds)
 
         return guarded
 
@@ -208,7 +205,7 @@ class Boundary:
         gate = self.gate
 
         async def gated(request: Any, context: _Context) -> Any:
-            stay = gate.enter_now(self._caller_of(request).labels if gate.reads_labels else _NO_LABELS)
+            stay = gate.enter_now(_labels_of(request) if gate.reads_labels else _NO_LABELS)
             if stay is None:
                 stay = await self._queue(request, context)
             self._begin()
@@ -224,9 +221,9 @@ class Boundary:
         return gated
 
     async def _queue(self, request: Any, context: _Context) -> Stay:
-        caller, left_seconds = self._caller_of(request), seconds_to_use(context)
+        left_seconds = seconds_to_use(context)
         deadline = math.inf if left_seconds is None else self._clock.monotonic() + left_seconds
-        return await self.gate.enter(caller.tenant, caller.labels, deadline)
+        return await self.gate.enter(CURRENT_CALL.get().caller.tenant, _labels_of(request), deadline)
 
     def _begin(self) -> None:
         self.active_calls += 1
@@ -237,13 +234,12 @@ class Boundary:
         if not self.active_calls:
             self._nobody_served.set()
 
-    def _open(self, method: str, request: Any, context: _Context, began_at: float) -> CallInfo:
-        entries = context.invocation_metadata() or ()
-        metadata = dict(entries)
-        info = CallInfo(method, self._request_id(request, metadata), _traceparent(metadata), len(entries), began_at)
-        CURRENT_CALL.set(info)
-        context.set_trailing_metadata(((REQUEST_ID_KEY, info.request_id),))
-        return info
+    def _open(
+        self, method: str, request: Any, metadata: dict[str, Any], context: _Context, caller: Caller, began_at: float
+    ) -> None:
+        request_id, peer = self._request_id(request, metadata), address_of(context.peer())
+        CURRENT_CALL.set(CallInfo(method, request_id, traceparent_in(metadata), began_at, caller, peer))
+        context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
 
     def _request_id(self, request: Any, metadata: dict[str, Any]) -> str:
         # A field `request_id` beside `completion` names another call, the one that is judged for example.
@@ -253,17 +249,18 @@ class Boundary:
             return wanted
         return self._ids.new("req")
 
-    async def _abort(
-        self, error: Exception, status: ErrorStatus, info: CallInfo, context: _Context, seconds: float
-    ) -> None:
+    async def _abort(self, error: Exception, status: ErrorStatus, context: _Context, seconds: float) -> None:
+        info = CURRENT_CALL.get()
         log = _LOG.bind(
             request_id=info.request_id, method=info.method, code=status.code.name, seconds=round(seconds, 4)
         )
-        if status.code is grpc.StatusCode.INTERNAL:
+        if status.code is not grpc.StatusCode.INTERNAL and info.caller is ANYBODY:
+            self._strangers.note(info.peer, info.method, _reason_of(error))
+        elif status.code is grpc.StatusCode.INTERNAL:
             # The type and place of an unforeseen error, never its text: it may quote what the caller sent.
             log.error("call_failed", error=type(error).__name__, place=_place_of(error))
         else:
-            log.info("call_refused", error=type(error).__name__)
+            log.info("call_refused", error=type(error).__name__, tenant=info.caller.tenant, caller=info.caller.name)
         await context.abort_with_status(_LibraryStatus(status, info.request_id))
 
 
@@ -325,16 +322,27 @@ def _never_raising(read: Callable[[bytes], Any] | None) -> Callable[[bytes], Any
     return reader
 
 
-def _check(request: Any, info: CallInfo) -> None:
-    if info.metadata_entries > MAX_METADATA_ENTRIES:
-        raise TooMuchMetadata
-    if isinstance(request, Exception):
-        raise request
+def _admit(
+    admission: Admission, entries: Entries, metadata: Mapping[str, Any], context: _Context
+) -> tuple[Caller, Exception | None]:
+    """Who calls, and why his message is not waited for."""
+    caller = ANYBODY
+    try:
+        caller = admission.identify(entries, context)
+        admission.authorise(caller, entries)
+        check_metadata(entries, metadata)
+    except Exception as error:
+        return caller, error
+    return caller, None
 
 
-def _traceparent(metadata: dict[str, Any]) -> str:
-    given = metadata.get("traceparent", "")
-    return given if given and isinstance(given, str) and _TRACEPARENT.fullmatch(given) else ""
+def _labels_of(request: Any) -> Mapping[str, str]:
+    completion = getattr(request, "completion", None)
+    return _NO_LABELS if completion is None else completion.labels
+
+
+def _reason_of(error: Exception) -> str:
+    return error.why if isinstance(error, Unauthenticated) else type(error).__name__
 
 
 def _with_well_formed_requests(handle: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:

@@ -7,6 +7,7 @@ from typing import Any
 from pointsman.v1 import feedback_service_pb2, feedback_service_pb2_grpc
 from pointsman_server.domain.errors import InvalidRequest
 from pointsman_server.execution.feedback import FeedbackBook
+from pointsman_server.rpc.boundary import CURRENT_CALL
 from pointsman_server.rpc.rules import check_message
 
 _Context = Any
@@ -26,5 +27,6 @@ class FeedbackServicer(feedback_service_pb2_grpc.FeedbackServiceServicer):
         problems = check_message(request)
         if problems:
             raise InvalidRequest(tuple(problems))
-        self._book.judge(request.request_id, "", request.score, request.label)
+        tenant = CURRENT_CALL.get().caller.tenant
+        self._book.judge(request.request_id, tenant, request.score, request.label)
         return feedback_service_pb2.RecordFeedbackResponse(request_id=request.request_id)

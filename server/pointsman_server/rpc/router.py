@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any, TypedDict
 
 from pointsman.v1 import answer_pb2, completion_pb2, router_service_pb2, router_service_pb2_grpc
 from pointsman_server.domain.call import Call, Completed, FailoverMode
 from pointsman_server.domain.catalog import Snapshot
+from pointsman_server.domain.control import Control
 from pointsman_server.domain.ports import Clock
+from pointsman_server.execution.flags import failover_of
+from pointsman_server.execution.idempotency import Claim, Idempotency
 from pointsman_server.execution.pipeline import Pipeline
 from pointsman_server.rpc.answer import StreamWriter, completion_to_proto, decision_to_proto
 from pointsman_server.rpc.boundary import CURRENT_CALL
 from pointsman_server.rpc.deadline import seconds_to_use
 from pointsman_server.rpc.relay import PatientWriter
+from pointsman_server.rpc.repeated import repeated_stream
 from pointsman_server.rpc.request import RouterRequest, read_request
 
 READER_IDLE_SECONDS = 30.0
@@ -33,7 +37,9 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
     def __init__(
         self,
         pipeline: Pipeline,
-        snapshot: Callable[[], Snapshot],
+        choose_policy: Callable[[str, str, str], Snapshot],
+        control: Callable[[], Control],
+        named_calls: Idempotency,
         clock: Clock,
         *,
         unary_timeout_seconds: float,
@@ -41,7 +47,9 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
         reader_idle_seconds: float = READER_IDLE_SECONDS,
     ) -> None:
         self._pipeline = pipeline
-        self._snapshot = snapshot
+        self._choose_policy = choose_policy
+        self._control = control
+        self._named_calls = named_calls
         self._clock = clock
         self._unary_timeout_seconds = unary_timeout_seconds
         self._stream_timeout_seconds = stream_timeout_seconds
@@ -60,21 +68,49 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
     ) -> answer_pb2.CompleteResponse:
         """The whole answer."""
         call = self._admit(request, context, self._unary_timeout_seconds, **_followed(request))
-        return completion_to_proto(await self._pipeline.complete(call))
+        if not request.completion.request_id:
+            return completion_to_proto(await self._pipeline.complete(call))
+        async with self._once(request, call) as claim:
+            if claim.answer is not None:
+                return answer_pb2.CompleteResponse.FromString(claim.answer)
+            answer = completion_to_proto(await self._pipeline.complete(call))
+            claim.keep(answer.SerializeToString())
+            return answer
 
     async def StreamComplete(  # type: ignore[override]
         self, request: router_service_pb2.StreamCompleteRequest, context: _Context
     ) -> None:
         """The answer as events."""
-        failover = _failover_mode(request.failover)
-        call = self._admit(request, context, self._stream_timeout_seconds, failover=failover, **_followed(request))
-        words = StreamWriter()
+        wanted = _failover_mode(request.failover)
+        call = self._admit(request, context, self._stream_timeout_seconds, wanted=wanted, **_followed(request))
         with PatientWriter(context, self._clock, self._reader_idle_seconds, call.deadline) as reader:
-            async with aclosing(self._pipeline.stream(call)) as events:
-                async for event in events:
-                    write = reader.write_last if isinstance(event, Completed) else reader.write
-                    for message in words.messages(event):
-                        await write(message)
+            if not request.completion.request_id:
+                await self._relay(call, reader)
+                return
+            async with self._once(request, call) as claim:
+                if claim.answer is None:
+                    answer = await self._relay(call, reader)
+                    claim.keep(answer.SerializeToString())
+                    return
+            for message in repeated_stream(answer_pb2.CompleteResponse.FromString(claim.answer)):
+                await reader.write(message)
+
+    async def _relay(self, call: Call, reader: PatientWriter) -> answer_pb2.CompleteResponse:
+        """Sends the events of a call as they come, and gives the whole answer."""
+        words, answer = StreamWriter(), answer_pb2.CompleteResponse()
+        async with aclosing(self._pipeline.stream(call)) as events:
+            async for event in events:
+                write = reader.write_last if isinstance(event, Completed) else reader.write
+                for message in words.messages(event):
+                    answer = message.completed
+                    await write(message)
+        return answer
+
+    def _once(
+        self, request: router_service_pb2.CompleteRequest | router_service_pb2.StreamCompleteRequest, call: Call
+    ) -> AbstractAsyncContextManager[Claim]:
+        digest = _digest(request.completion)
+        return self._named_calls.once(call.tenant, request.completion.request_id, digest, call.deadline)
 
     def _admit(
         self,
@@ -82,22 +118,28 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
         context: _Context,
         longest_seconds: float,
         *,
-        failover: FailoverMode = FailoverMode.TERMINATE,
+        wanted: FailoverMode | None = None,
         decision_id: str = "",
         digest: bytes = b"",
     ) -> Call:
-        info = CURRENT_CALL.get()
-        now, left_seconds = self._clock.monotonic(), seconds_to_use(context)
-        capped_at = info.began_at + longest_seconds
+        info, read = CURRENT_CALL.get(), read_request(request)
+        tenant = info.caller.tenant
+        left_seconds = seconds_to_use(context)
+        # The server's own time counts from when the call came; the caller's deadline is what is left of it now.
+        longest_ends_at = info.began_at + longest_seconds
+        now = self._clock.monotonic()
+        made_under = self._pipeline.policy_of(decision_id) if decision_id else ""
         return Call(
-            request=read_request(request),
+            request=read,
             request_id=info.request_id,
-            snapshot=self._snapshot(),
-            deadline=capped_at if left_seconds is None else min(now + left_seconds, capped_at),
-            failover=failover,
+            snapshot=self._choose_policy(tenant, read.session_id or info.request_id, made_under),
+            deadline=longest_ends_at if left_seconds is None else min(now + left_seconds, longest_ends_at),
+            failover=failover_of(wanted, self._control(), tenant),
             headers={"traceparent": info.traceparent} if info.traceparent else _NO_HEADERS,
             decision_id=decision_id,
             request_digest=digest,
+            tenant=tenant,
+            peer=info.peer,
         )
 
 
@@ -120,11 +162,14 @@ def _digest(spec: completion_pb2.CompletionSpec) -> bytes:
     return hashlib.blake2b(spec.SerializeToString(deterministic=True), digest_size=16).digest()
 
 
-def _failover_mode(wanted: answer_pb2.StreamFailover.ValueType) -> FailoverMode:
+def _failover_mode(wanted: answer_pb2.StreamFailover.ValueType) -> FailoverMode | None:
+    """What the request asks for, None where it leaves that to the server."""
     match wanted:
         case answer_pb2.STREAM_FAILOVER_CONTINUE:
             return FailoverMode.CONTINUE
         case answer_pb2.STREAM_FAILOVER_RESTART:
             return FailoverMode.RESTART
-        case _:
+        case answer_pb2.STREAM_FAILOVER_TERMINATE:
             return FailoverMode.TERMINATE
+        case _:
+            return None

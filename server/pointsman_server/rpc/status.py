@@ -19,6 +19,7 @@ from pointsman.v1.errors_pb2 import ErrorReason
 from pointsman_server.domain import errors
 from pointsman_server.domain.faults import FaultKind
 from pointsman_server.domain.plan import Rejection
+from pointsman_server.domain.ports import StoreUnavailableError
 from pointsman_server.rpc.invalid_answer import invalid_answer
 
 DOMAIN = "pointsman.v1"
@@ -120,6 +121,18 @@ def _stale(error: errors.DecisionExpired) -> error_details_pb2.PreconditionFailu
     )
 
 
+def _switched_off(error: errors.SwitchedOff) -> ErrorStatus:
+    violation = error_details_pb2.PreconditionFailure.Violation(
+        type=error.what, subject=error.subject, description=str(error)
+    )
+    return ErrorStatus(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        ErrorReason.ERROR_REASON_KILL_SWITCH,
+        str(error),
+        (error_details_pb2.PreconditionFailure(violations=[violation]),),
+    )
+
+
 def _invalid(error: errors.InvalidRequest) -> ErrorStatus:
     reason = ErrorReason.ERROR_REASON_INVALID_FIELD
     if error.conflicting:
@@ -138,6 +151,25 @@ def _invalid_because(
 def _context_overflow(error: errors.ContextOverflow) -> ErrorStatus:
     counts = {"inputTokens": str(error.input_tokens), "largestWindowTokens": str(error.largest_window_tokens)}
     return _invalid_because(error, ErrorReason.ERROR_REASON_CONTEXT_OVERFLOW, counts)
+
+
+def _rate_limited(error: errors.RateLimited) -> ErrorStatus:
+    quota = _quota(error.subject, error.quota)
+    return ErrorStatus(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        ErrorReason.ERROR_REASON_RATE_LIMITED,
+        str(error),
+        (quota,) if error.retry_after_seconds is None else (_retry_info(error.retry_after_seconds), quota),
+    )
+
+
+def _store_unavailable(error: errors.CountersUnavailable | errors.AnswersUnavailable) -> ErrorStatus:
+    return ErrorStatus(
+        grpc.StatusCode.UNAVAILABLE,
+        ErrorReason.ERROR_REASON_STORE_UNAVAILABLE,
+        str(error),
+        (_retry_info(error.retry_after_seconds),),
+    )
 
 
 def _nobody_healthy(error: errors.NobodyHealthy) -> ErrorStatus:
@@ -235,11 +267,18 @@ def _row(
 
 
 _TABLE: dict[type[BaseException], Callable[..., ErrorStatus]] = {
+    errors.Unauthenticated: _row(grpc.StatusCode.UNAUTHENTICATED, ErrorReason.ERROR_REASON_UNAUTHENTICATED),
+    errors.PermissionDenied: _row(grpc.StatusCode.PERMISSION_DENIED, ErrorReason.ERROR_REASON_PERMISSION_DENIED),
     errors.InvalidRequest: _invalid,
     errors.FeatureUnavailable: lambda error: _invalid_because(error, ErrorReason.ERROR_REASON_FEATURE_UNAVAILABLE),
     errors.ContextOverflow: _context_overflow,
     errors.UnsupportedContent: lambda error: _invalid_because(error, ErrorReason.ERROR_REASON_UNSUPPORTED_CONTENT),
     errors.DeploymentNotFound: _row(grpc.StatusCode.NOT_FOUND, ErrorReason.ERROR_REASON_DEPLOYMENT_NOT_FOUND),
+    errors.SwitchedOff: _switched_off,
+    errors.RateLimited: _rate_limited,
+    errors.CountersUnavailable: _store_unavailable,
+    errors.RequestIdReused: _row(grpc.StatusCode.ALREADY_EXISTS, ErrorReason.ERROR_REASON_REQUEST_ID_REUSED),
+    errors.AnswersUnavailable: _store_unavailable,
     errors.NoEligibleDeployment: lambda error: ErrorStatus(
         grpc.StatusCode.FAILED_PRECONDITION,
         ErrorReason.ERROR_REASON_NO_ELIGIBLE_DEPLOYMENT,
@@ -257,6 +296,19 @@ _TABLE: dict[type[BaseException], Callable[..., ErrorStatus]] = {
     errors.AttemptsFailed: _attempts_failed,
     errors.StreamInterrupted: _stream_interrupted,
     errors.AnswerInvalid: _answer_invalid,
+    errors.BudgetExceeded: lambda error: ErrorStatus(
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        ErrorReason.ERROR_REASON_BUDGET_EXCEEDED,
+        str(error),
+        (_quota(f"budgets/{error.budget}", f"the budget of this {error.period.value} is used up"),),
+        {"budget": error.budget, "period": error.period.value},
+    ),
+    errors.LedgerUnavailable: lambda error: ErrorStatus(
+        grpc.StatusCode.UNAVAILABLE,
+        ErrorReason.ERROR_REASON_OVERLOADED,
+        str(error),
+        (_retry_info(error.retry_after_seconds),),
+    ),
     errors.DeadlineExceeded: _deadline,
     errors.Overloaded: lambda error: ErrorStatus(
         grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -270,6 +322,12 @@ _TABLE: dict[type[BaseException], Callable[..., ErrorStatus]] = {
         ErrorReason.ERROR_REASON_DRAINING,
         str(error),
         (_retry_info(error.retry_after_seconds),),
+    ),
+    StoreUnavailableError: _row(
+        grpc.StatusCode.UNAVAILABLE,
+        ErrorReason.ERROR_REASON_STORE_UNAVAILABLE,
+        "the server's database cannot be reached now; nothing was changed as far as is known: look, and try again",
+        _retry_info(DEFAULT_RETRY_SECONDS),
     ),
     MalformedRequest: _row(
         grpc.StatusCode.INVALID_ARGUMENT,

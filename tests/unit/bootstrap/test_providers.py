@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from kit.catalog import deployment, provider, snapshot
+from kit.catalog import deployment, provider, snapshot, user
+from kit.upstream import HELLO, json_script, running_upstream
 from pointsman_server.adapters.providers.anthropic_messages import AnthropicMessages
 from pointsman_server.adapters.providers.cohere_chat import CohereChat
 from pointsman_server.adapters.providers.dialect import DialectAdapter
@@ -14,8 +15,10 @@ from pointsman_server.adapters.providers.gemini_generate import GeminiGenerate
 from pointsman_server.adapters.providers.openai_chat import OpenAiChat
 from pointsman_server.adapters.providers.openai_responses import OpenAiResponses
 from pointsman_server.adapters.providers.wire import HttpWire
-from pointsman_server.bootstrap.providers import build_adapters
+from pointsman_server.bootstrap.providers import AdapterBook, build_adapters
 from pointsman_server.domain.catalog import Dialect, Secret
+from pointsman_server.domain.ports import ProviderCall
+from pointsman_server.domain.request import GenerationConfig
 
 CLASSES: dict[Dialect, type[Any]] = {
     Dialect.ANTHROPIC_MESSAGES: AnthropicMessages,
@@ -84,3 +87,48 @@ def test_a_vendors_library_is_loaded_only_where_its_dialect_is_spoken(dialect: D
         [sys.executable, "-c", _IMPORTS, dialect.value], capture_output=True, text=True, check=True, timeout=50
     )
     assert set(done.stdout.split()) <= set(loaded)
+
+
+class TestBook:
+    """Adapters of several policies at once."""
+
+    def two(self) -> tuple[Any, Any]:
+        """The same ids, but the provider moved."""
+        before = snapshot(deployment("a"), deployment("b"))
+        moved = snapshot(deployment("a", by={"base_url": "http://127.0.0.1:2/v1"}), deployment("b"))
+        return before, moved
+
+    async def test_each_policy_has_its_own(self) -> None:
+        before, moved = self.two()
+        book = AdapterBook(HttpWire())
+        book.add(before)
+        book.add(moved)
+        assert set(book) == {"a-provider", "b-provider"}
+        assert len(book) == 2
+        assert len(book.providers) == 3, "what is the same is shared"
+        await book.keep_only([moved])
+        assert book.providers == set(moved.providers.values())
+        await book.close()
+        assert len(book) == 0
+
+    def test_one_that_cannot_be_called_has_none(self) -> None:
+        book = AdapterBook(HttpWire())
+        book.add(snapshot(deployment("a", by={"unusable_because": "no key"}), deployment("b")))
+        assert "a-provider" not in book
+        assert book["b-provider"] is book
+        with pytest.raises(KeyError):
+            book["a-provider"]
+
+    async def test_a_call_goes_where_its_own_policy_says(self) -> None:
+        async with running_upstream(json_script(HELLO)) as one, running_upstream(json_script(HELLO)) as other:
+            policies = [snapshot(deployment("a", by={"base_url": up.base_url})) for up in (one, other)]
+            wire = HttpWire()
+            book = AdapterBook(wire)
+            for policy in policies:
+                book.add(policy)
+            for policy in (policies[0], policies[1], policies[1]):
+                call = ProviderCall(policy.deployments["a"], (user("hi"),), GenerationConfig(), 10, False, 5.0)
+                async for _ in book["a-provider"].exchange(call):
+                    pass
+            await wire.close()
+            assert (one.calls, other.calls) == (1, 2)

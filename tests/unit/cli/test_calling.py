@@ -15,6 +15,7 @@ from pointsman_client import (
     Unavailable,
 )
 from pointsman_server.cli.calling import CallFailedError, connected, explain
+from pointsman_server.cli.server_option import Server
 
 
 def test_an_unreachable_server_is_no_refusal() -> None:
@@ -53,7 +54,7 @@ def test_errors_are_told_with_their_remedy(error: PointsmanError, lines: list[st
 
 
 def test_errors_steer_no_terminal() -> None:
-    with pytest.raises(CallFailedError) as caught, connected("127.0.0.1:1"):
+    with pytest.raises(CallFailedError) as caught, connected(Server("127.0.0.1:1")):
         raise InternalError("red\x1b[31m", code=grpc.StatusCode.INTERNAL)
     assert "\x1b" not in caught.value.message
     assert caught.value.exit_code == 1

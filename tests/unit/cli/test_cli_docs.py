@@ -27,7 +27,7 @@ def options_of(name: str) -> set[str]:
     """The options that a command takes."""
     command = commands.get_command(CONTEXT, name)
     assert command is not None
-    named = [option for option in command.params if isinstance(option, click.Option)]
+    named = [option for option in command.params if isinstance(option, click.Option) and not option.hidden]
     return {text for option in named for text in (*option.opts, *option.secondary_opts)}
 
 

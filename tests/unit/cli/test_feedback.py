@@ -9,7 +9,9 @@ from kit.command_line import Cli
 
 def answered(cli: Cli, server: str) -> str:
     """The request id of an answer."""
-    response = json.loads(cli("complete", "--server", server, "--json", "Hello").stdout)
+    result = cli("complete", "--server", server, "--json", "Hello")
+    assert result.exit_code == 0, result.stderr
+    response = json.loads(result.stdout)
     return str(response["request_id"])
 
 

@@ -3,10 +3,12 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from click.testing import Result
 
+from kit.certificates import Authority
 from kit.command_line import Cli
 from pointsman_server.bootstrap.policies import shipped_policy
 
@@ -67,3 +69,17 @@ def test_a_wrong_policy_is_a_failed_check(free: Preflight) -> None:
 def test_endpoints_are_asked_only_when_wanted(free: Preflight) -> None:
     assert ".endpoint" not in free("--policy", DEMO).stdout
     assert "provider.sim-openai.endpoint" in free("--policy", DEMO, "--check-endpoints").stdout
+
+
+def test_the_files_of_tls_are_tried(free: Preflight, tmp_path: Path) -> None:
+    one, other = (Authority().server() for _ in range(2))
+    cert_file, key_file = one.write(tmp_path, "server")
+    tls = {"POINTSMAN_TLS_CERT_FILE": cert_file, "POINTSMAN_TLS_KEY_FILE": key_file}
+    assert "the certificate and its key belong together" in free("--policy", DEMO, **tls).stdout
+    Path(key_file).write_bytes(other.key)
+    result = free("--policy", DEMO, **tls)
+    assert result.exit_code == 1
+    assert "are not a certificate and its key" in result.stdout
+    result = free("--policy", DEMO, POINTSMAN_TLS_CERT_FILE=cert_file)
+    assert result.exit_code == 1
+    assert "Set POINTSMAN_TLS_KEY_FILE too." in result.stdout

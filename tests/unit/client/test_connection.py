@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 
-from pointsman_client import AsyncClient, Client
+from kit.certificates import Authority
+from pointsman_client import AsyncClient, Client, tls_from_files
 from pointsman_client._connection import CHANNEL_OPTIONS, Connection, is_local
 from pointsman_client._settings import Settings
 
@@ -76,6 +78,8 @@ def test_given_options_win() -> None:
         ("localhost:1", {"api_key": "pm_x\n"}, "printable ASCII"),
         ("localhost:1", {"api_key": "pm x"}, "printable ASCII"),
         ("localhost:1", {"api_key": "schlüssel"}, "printable ASCII"),
+        ("pointsman.example:80", {"api_key": "k", "insecure": True}, "over TLS only"),
+        ("10.0.0.1:50051", {"api_key": "k", "insecure": True}, "over TLS only"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(make: Any, target: str, options: dict[str, Any], said: str) -> None:
@@ -98,3 +102,44 @@ def test_the_key_is_in_no_representation(make: Any) -> None:
     client = make("localhost:1", api_key="pm_secret")
     assert repr(client) == f"{make.__name__}('localhost:1')"
     assert "pm_secret" not in repr(client._settings)
+
+
+@pytest.mark.parametrize(
+    ("target", "options"),
+    [
+        ("localhost:1", {}),
+        ("localhost:1", {"insecure": True}),
+        ("unix:/run/x.sock", {}),
+        ("pointsman.example:443", {}),
+        ("pointsman.example:443", {"credentials": grpc.ssl_channel_credentials()}),
+    ],
+)
+def test_a_key_is_sent_where_nobody_can_read_it(target: str, options: dict[str, Any]) -> None:
+    options = {"api_key": "k", **options}
+    settings = Settings.of(target, options)  # type: ignore[arg-type]
+    assert settings.connection.is_secret
+    assert settings.defaults.metadata(()) == (("authorization", "Bearer k"),)
+
+
+@pytest.mark.parametrize("name", ["authorization", "X-API-Key"])
+def test_a_call_with_a_key_of_its_own_does_not_carry_the_clients_too(name: str) -> None:
+    defaults = Settings.of("localhost:1", {"api_key": "k", "metadata": lambda: [("x-api-key", "other")]}).defaults
+    assert defaults.metadata([(name, "own")]) == ((name.lower(), "own"),)
+    assert defaults.metadata(()) == (("x-api-key", "other"),)
+
+
+class TestTlsFromFiles:
+    def test_a_pair_and_roots(self, tmp_path: Path) -> None:
+        authority = Authority()
+        ca_file, (cert_file, key_file) = authority.write(tmp_path), authority.client().write(tmp_path, "client")
+        for files in ((), (ca_file,), (ca_file, cert_file, key_file), (None, Path(cert_file), Path(key_file))):
+            assert isinstance(tls_from_files(*files), grpc.ChannelCredentials)
+
+    @pytest.mark.parametrize("half", [{"cert_file": "c"}, {"key_file": "k"}])
+    def test_half_a_pair_is_refused(self, half: dict[str, str]) -> None:
+        with pytest.raises(ValueError, match="go together"):
+            tls_from_files(**half)
+
+    def test_a_missing_file_is_told(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError):
+            tls_from_files(tmp_path / "no.pem")

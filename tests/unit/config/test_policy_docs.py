@@ -4,18 +4,31 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kit.catalog import circumstances, judged
-from pointsman_server.config import deployments, models, policy_file, prices, providers, resilience, routes, routing
+from pointsman_server.config import (
+    deployments,
+    models,
+    policy_file,
+    prices,
+    providers,
+    resilience,
+    routes,
+    routing,
+    tenants,
+)
 from pointsman_server.config.policy_file import LoadedPolicy
 from pointsman_server.config.problems import PolicyError
 from pointsman_server.decision.engine import decide
+from pointsman_server.domain.caller import Role
 from pointsman_server.domain.catalog import Dialect, FreshFacts
-from pointsman_server.domain.plan import RoutePlan, TaskType
+from pointsman_server.domain.governance import Governance, Period, RateLimit, WhenCountersFail
+from pointsman_server.domain.plan import ExclusionReason, RoutePlan, TaskType
 from pointsman_server.domain.reply import Usage
 from pointsman_server.domain.request import Capability, DataClass, Tier
 from pointsman_server.domain.resilience import Resilience
@@ -39,11 +52,16 @@ SECTIONS = {
     "resilience.breaker": resilience.BREAKER_KEYS,
     "resilience.hedging": resilience.HEDGING_KEYS,
     "resilience.load": resilience.LOAD_KEYS,
+    "tenants.ID": tenants.TENANT_KEYS,
+    "tenants.ID.end_users": tenants.LIMIT_KEYS,
+    "tenants.ID.budgets": tenants.BUDGET_KEYS,
+    "identities.NAME": tenants.IDENTITY_KEYS,
+    "peers": tenants.LIMIT_KEYS,
     "routing": routing.ROUTING_KEYS,
     "routing.rules": routing.RULE_KEYS,
     "routing.rules, when": routing.CONDITION_KEYS,
 }
-EXAMPLE, RULES = re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL)
+EXAMPLE, RULES, TENANTS = re.findall(r"```yaml\n(.*?)```", DOCS, re.DOTALL)
 
 
 def rows(section: str) -> dict[str, str]:
@@ -63,7 +81,7 @@ def test_every_section_with_a_table_is_compared() -> None:
 
 
 def test_every_word_of_the_closed_sets_is_documented() -> None:
-    words = [*Dialect, *Capability, *FreshFacts, *TaskType]
+    words = [*Dialect, *Capability, *FreshFacts, *TaskType, *Role, *Period, *WhenCountersFail]
     for word in (*(word.value for word in words), *(word.name.lower() for word in (*DataClass, *Tier))):
         assert f"`{word}`" in DOCS
 
@@ -135,6 +153,41 @@ def test_example_of_rules_does_what_the_text_says(compile_text: Compile) -> None
     assert drafts.candidates[0].deployment.id == "llama-house"
     private = decided(labels={"project": "merger", "agent": "research"})
     assert [one.deployment.id for one in private.candidates] == ["llama-house"]
+
+
+def test_documented_defaults_of_tenants_are_true(compile_text: Compile) -> None:
+    governance = compile_text(f"{EXAMPLE}tenants: {{shop: {{}}}}\n").snapshot.governance
+    end_users, peers = governance.of("shop").end_user_limit, governance.peer_limit
+    assert rows("tenants.ID.end_users")["requests_per_minute"] == f"`{end_users.requests_per_minute}`"
+    assert rows("peers")["requests_per_minute"] == f"`{peers.requests_per_minute}`"
+    assert (end_users.tokens_per_minute, peers.tokens_per_minute) == (None, None)
+    assert governance.of("shop").limit == RateLimit()
+    assert rows("tenants.ID")["suspended"] == f"`{str(governance.of('shop').suspended).lower()}`"
+    assert rows("The file")["unlisted_tenants"] == "`accept`"
+    assert not governance.only_listed
+    assert rows("The file")["when_counters_fail"] == f"`{governance.when_counters_fail.value}`"
+    assert compile_text(EXAMPLE).snapshot.governance == Governance()
+
+
+def test_example_of_tenants_does_what_the_text_says(compile_text: Compile) -> None:
+    loaded = compile_text(EXAMPLE + TENANTS)
+    assert loaded.warnings == ()
+    governance = loaded.snapshot.governance
+    shop, clinic, other = (governance.of(name) for name in ("shop", "clinic", "other"))
+    assert [(one.period, one.limit_micro_usd) for one in shop.budgets] == [
+        (Period.MONTH, 250_000_000),
+        (Period.DAY, 5_000_000),
+    ]
+    assert shop.max_cost_per_request_micro_usd == 50_000
+    assert clinic.end_user_limit == RateLimit()
+    for tenant in (clinic, other):
+        assert tenant.limit.requests_per_minute == 60
+        assert [one.limit_micro_usd for one in tenant.budgets] == [1_000_000]
+    plan = decide(replace(circumstances(), tenant="shop"), loaded.snapshot)
+    assert [one.deployment.id for one in plan.candidates] == ["llama-house"]
+    assert plan.rejections == ()
+    plan = decide(replace(circumstances(), tenant="clinic"), loaded.snapshot)
+    assert [(one.deployment_id, one.reason) for one in plan.rejections] == [("sonnet", ExclusionReason.DATA_CLASS)]
 
 
 @pytest.mark.parametrize("section", ["The file", "models.ID", "deployments.ID"])

@@ -12,11 +12,12 @@ from dataclasses import replace
 from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pointsman_server.config.preflight import Check, PreflightReport, Status, run_preflight, settings_report
-from pointsman_server.config.settings import Address, Settings, SettingsError
+from pointsman_server.config.settings import Address, Authentication, Settings, SettingsError
 
 POLICIES = Path(__file__).parents[3] / "deploy" / "policies"
 TODAY = date(2026, 11, 21)
@@ -170,7 +171,34 @@ def test_taken_port_fails(run: Run) -> None:
 
 def test_exposed_address_fails(run: Run) -> None:
     report = run(settings=Settings(grpc_address=Address("0.0.0.0", 0), http_address=ANY_PORT))
-    assert one(report, "address.grpc.exposure").status is Status.FAIL
+    check = one(report, "exposure.POINTSMAN_GRPC_ADDRESS")
+    assert check.status is Status.FAIL
+    assert "POINTSMAN_TLS_CERT_FILE" in check.remedy
+    assert not by_id(report, "exposure")
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "words"),
+    [
+        ({}, Status.OK, "calls need no key as long as there is none"),
+        ({"authentication": Authentication.REQUIRED}, Status.OK, "not encrypted; every call needs a key"),
+        ({"authentication": Authentication.INSECURE}, Status.WARN, "nobody checks who calls"),
+        ({"tls_cert_file": "c", "tls_key_file": "k"}, Status.OK, "calls are encrypted; every call needs a key"),
+    ],
+)
+def test_who_may_call_is_told(run: Run, changes: dict[str, Any], status: Status, words: str) -> None:
+    report = run(settings=Settings(grpc_address=ANY_PORT, http_address=ANY_PORT, **changes))
+    check = one(report, "exposure")
+    assert check.status is status
+    assert words in check.message
+
+
+def test_the_admin_address_is_tried(run: Run) -> None:
+    with closing(socket.create_server(("127.0.0.1", 0))) as server:
+        taken = Address("127.0.0.1", server.getsockname()[1])
+        report = run(settings=Settings(grpc_address=ANY_PORT, http_address=ANY_PORT, admin_address=taken))
+    assert one(report, "address.grpc").status is Status.OK
+    assert one(report, "address.admin").status is Status.FAIL
 
 
 def test_token_counter_is_tried(run: Run) -> None:

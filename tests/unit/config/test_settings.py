@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pointsman_server.config.settings import Address, LogLevel, Settings, SettingsError
+from pointsman_server.config.settings import Address, Authentication, LogLevel, Settings, SettingsError
 
 
 def test_defaults() -> None:
@@ -20,6 +20,7 @@ def test_defaults() -> None:
     assert settings.drain_grace_seconds == 30
     assert (settings.unary_timeout_seconds, settings.stream_timeout_seconds) == (60, 300)
     assert settings.reader_idle_seconds == 30
+    assert (settings.admin_address, settings.authentication, settings.has_tls) == (None, None, False)
 
 
 def test_every_variable_is_read() -> None:
@@ -27,6 +28,11 @@ def test_every_variable_is_read() -> None:
         {
             "POINTSMAN_GRPC_ADDRESS": "[::1]:0",
             "POINTSMAN_HTTP_ADDRESS": "router.example:9000",
+            "POINTSMAN_ADMIN_ADDRESS": "127.0.0.1:50052",
+            "POINTSMAN_TLS_CERT_FILE": "/etc/pointsman/server.pem",
+            "POINTSMAN_TLS_KEY_FILE": "/etc/pointsman/server.key",
+            "POINTSMAN_TLS_CLIENT_CA_FILE": "/etc/pointsman/callers.pem",
+            "POINTSMAN_AUTHENTICATION": "required",
             "POINTSMAN_POLICY_FILE": "/etc/pointsman/policy.yaml",
             "POINTSMAN_DATABASE_URL": "postgresql://user:PLANTED@db/pointsman",
             "POINTSMAN_REDIS_URL": "redis://:PLANTED@cache:6379/0",
@@ -44,6 +50,18 @@ def test_every_variable_is_read() -> None:
     assert settings.grpc_address == Address("::1", 0)
     assert str(settings.grpc_address) == "[::1]:0"
     assert settings.http_address == Address("router.example", 9000)
+    assert settings.admin_address == Address("127.0.0.1", 50052)
+    assert settings.grpc_addresses == {
+        "POINTSMAN_GRPC_ADDRESS": Address("::1", 0),
+        "POINTSMAN_ADMIN_ADDRESS": Address("127.0.0.1", 50052),
+    }
+    assert settings.has_tls
+    assert (settings.tls_cert_file, settings.tls_key_file, settings.tls_client_ca_file) == (
+        "/etc/pointsman/server.pem",
+        "/etc/pointsman/server.key",
+        "/etc/pointsman/callers.pem",
+    )
+    assert settings.authentication is Authentication.REQUIRED
     assert (settings.policy_file, settings.workers) == ("/etc/pointsman/policy.yaml", 3)
     assert settings.state_dir == "/var/lib/pointsman"
     assert settings.database_url.startswith("postgresql://")
@@ -53,6 +71,10 @@ def test_every_variable_is_read() -> None:
     assert (settings.unary_timeout_seconds, settings.stream_timeout_seconds) == (2.5, 900)
     assert settings.reader_idle_seconds == 0.5
     assert "PLANTED" not in repr(settings)
+
+
+def test_the_key_of_callers_is_none_of_a_servers_business() -> None:
+    assert Settings.from_environment({"POINTSMAN_API_KEY": "pm_x"}).grpc_addresses.keys() == {"POINTSMAN_GRPC_ADDRESS"}
 
 
 def test_state_is_kept_beside_the_process_unless_the_folder_is_empty() -> None:
@@ -72,6 +94,12 @@ WRONG = [
     ("POINTSMAN_GRPC_ADDRESS", "http://127.0.0.1:50051"),
     ("POINTSMAN_GRPC_ADDRESS", "-host:50051"),
     ("POINTSMAN_HTTP_ADDRESS", ""),
+    ("POINTSMAN_ADMIN_ADDRESS", ""),
+    ("POINTSMAN_TLS_CERT_FILE", ""),
+    ("POINTSMAN_TLS_KEY_FILE", "\n"),
+    ("POINTSMAN_TLS_CLIENT_CA_FILE", " "),
+    ("POINTSMAN_AUTHENTICATION", "off"),
+    ("POINTSMAN_AUTHENTICATION", "Required"),
     ("POINTSMAN_POLICY_FILE", " "),
     ("POINTSMAN_DATABASE_URL", "mysql://db"),
     ("POINTSMAN_DATABASE_URL", "postgresql://"),

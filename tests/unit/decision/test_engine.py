@@ -164,11 +164,27 @@ class TestNobody:
             decide(circumstances(tokens=tokens(150_000)), policy)
         assert caught.value.largest_window_tokens == 100_000
 
+    def test_everybody_stopped_by_an_operator(self) -> None:
+        with pytest.raises(NoEligibleDeployment) as caught:
+            decide(circumstances(health=stopped("one", "two")), BOTH)
+        assert [one.reason for one in caught.value.rejections] == [ExclusionReason.KILL_SWITCH] * 2
+
+    def test_whom_an_operator_stopped_says_nothing_of_the_others_health(self) -> None:
+        health = HealthView({**stopped("two").rejections, **ill("one").rejections}, {"one": 30.0})
+        with pytest.raises(NobodyHealthy) as caught:
+            decide(circumstances(health=health), BOTH)
+        assert [one.deployment_id for one in caught.value.rejections] == ["one"]
+        assert caught.value.retry_after_seconds == 30.0
+
     def test_nobody_can_search_where_that_is_required(self) -> None:
         policy = snapshot(blind("one"), fresh_facts=FreshFacts.REQUIRE_SEARCH)
         with pytest.raises(NoEligibleDeployment) as caught:
             decide(circumstances(complexity=judged(needs_fresh_facts=True)), policy)
         assert "web_search" in caught.value.rejections[0].detail
+
+
+def stopped(*names: str) -> HealthView:
+    return HealthView({name: rejection(name, ExclusionReason.KILL_SWITCH) for name in names})
 
 
 def blind(name: str, **of: Any) -> Any:

@@ -210,10 +210,11 @@ def test_table(row: str) -> None:
         assert case.detail in found.detail
 
 
-def test_the_table_has_every_reason_except_money_and_load() -> None:
-    """What is too dear is left out when costs are known; what is full is in the health that a decision is given."""
+def test_the_table_has_every_reason_except_money_load_and_kill_switches() -> None:
+    """What is too dear is left out when costs are known; what is full or stopped is in the health that is given."""
     reasons = {case.reason for case in TABLE.values()} - {None}
-    assert reasons == set(ExclusionReason) - {ExclusionReason.COST, ExclusionReason.BUSY}
+    elsewhere = {ExclusionReason.COST, ExclusionReason.BUSY, ExclusionReason.KILL_SWITCH}
+    assert reasons == set(ExclusionReason) - elsewhere
 
 
 WORST = deployment(

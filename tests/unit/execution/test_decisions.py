@@ -8,7 +8,7 @@ import pytest
 from kit.catalog import call, deployment, plan, rejection, snapshot
 from kit.clock import FakeClock
 from pointsman_server.domain.call import Call, Decision
-from pointsman_server.domain.errors import DecisionExpired, NobodyHealthy
+from pointsman_server.domain.errors import DecisionExpired, NobodyHealthy, NoEligibleDeployment
 from pointsman_server.domain.health import HealthView
 from pointsman_server.domain.plan import ExclusionReason
 from pointsman_server.execution.decisions import FRESH_SECONDS, MOST_DECISIONS, DecisionBook
@@ -39,6 +39,11 @@ def book(clock: FakeClock) -> DecisionBook:
     return book
 
 
+def test_it_knows_which_policy_a_decision_was_made_under(book: DecisionBook) -> None:
+    assert book.policy_version_of("dec_1") == "v1"
+    assert book.policy_version_of("dec_2") == ""
+
+
 class TestFollowed:
     def test_it_is_given_back_as_it_was_as_often_as_it_is_named(self, book: DecisionBook) -> None:
         assert book.redeem(asked(), WELL) == DECISION
@@ -67,12 +72,21 @@ class TestFollowed:
         assert caught.value.retry_after_seconds == 4.0
         assert [one.deployment_id for one in caught.value.rejections] == ["one", "two"]
 
+    def test_when_operators_stopped_all_waiting_does_not_help(self, book: DecisionBook) -> None:
+        stopped = {name: rejection(name, ExclusionReason.KILL_SWITCH) for name in ("one", "two")}
+        with pytest.raises(NoEligibleDeployment) as caught:
+            book.redeem(asked(), HealthView(stopped))
+        assert [one.deployment_id for one in caught.value.rejections] == ["one", "two"]
+        with pytest.raises(NobodyHealthy):
+            book.redeem(asked(), HealthView({**stopped, **ill(two=4.0).rejections}))
+
 
 class TestRefused:
     @pytest.mark.parametrize(
         ("changes", "why"),
         [
             ({"decision_id": "dec_2"}, "unknown here"),
+            ({"tenant": "another"}, "unknown here"),
             ({"request_digest": b"other"}, "made for another request"),
             ({"request_digest": b""}, "made for another request"),
             ({"snapshot": snapshot(ONE, TWO, version="v2")}, "made under another policy"),

@@ -16,6 +16,7 @@ from kit.remembering import Remembered
 from kit.scripted import END, CharacterCounter, Hang, ScriptedAdapter, Step, Wait, answers, says, used
 from kit.watching import SeenTelemetry
 from pointsman_server.adapters.answer_checker import SchemaAnswerChecker
+from pointsman_server.adapters.stores.memory_counters import MemoryCounters
 from pointsman_server.adapters.stores.memory_ledger import MemoryLedger
 from pointsman_server.domain.call import (
     AttemptOutcome,
@@ -27,24 +28,31 @@ from pointsman_server.domain.call import (
     Decision,
     Relay,
 )
+from pointsman_server.domain.control import Control, KillScope, KillSwitch
 from pointsman_server.domain.errors import (
     AttemptsFailed,
     DeadlineExceeded,
     DecisionExpired,
+    KillSwitchEngaged,
     NoEligibleDeployment,
     Overloaded,
+    RateLimited,
+    RouteOnly,
     StreamInterrupted,
 )
 from pointsman_server.domain.errors import Step as Journey
 from pointsman_server.domain.experience import Lesson
 from pointsman_server.domain.faults import FaultKind, ProviderFault
+from pointsman_server.domain.governance import Governance, RateLimit, TenantPolicy
 from pointsman_server.domain.plan import Complexity, ExclusionReason, TaskType
 from pointsman_server.domain.ports import Operation
 from pointsman_server.domain.record import PlanSummary, summarise
 from pointsman_server.domain.request import RoutingConstraints, Tier
 from pointsman_server.domain.resilience import Resilience, RetryPolicy
 from pointsman_server.execution.dispatch import Dispatcher
+from pointsman_server.execution.governing import Governing
 from pointsman_server.execution.health import Admission
+from pointsman_server.execution.limits import Limits
 from pointsman_server.execution.pipeline import Pipeline
 
 DOWN = ProviderFault(FaultKind.UNAVAILABLE, "down")
@@ -61,9 +69,9 @@ class WatchedLedger(MemoryLedger):
     def __post_init__(self) -> None:
         super().__init__()
 
-    def reserve(self, request_id: str, worst_cost_micro_usd: int) -> Any:
-        self.reserved.append((request_id, worst_cost_micro_usd))
-        return super().reserve(request_id, worst_cost_micro_usd)
+    def reserve(self, call: Call, worst_cost_micro_usd: int) -> Any:
+        self.reserved.append((call.request_id, worst_cost_micro_usd))
+        return super().reserve(call, worst_cost_micro_usd)
 
 
 @dataclass
@@ -76,6 +84,7 @@ class House:
     complexity: Complexity = field(default_factory=judged)
     policy: dict[str, Any] = field(default_factory=lambda: {"resilience": ONCE})
     most_calls: int = 0
+    control: Control = field(default_factory=Control)
 
     def __post_init__(self) -> None:
         self.adapters = [ScriptedAdapter(script) for script in self.scripts]
@@ -89,12 +98,20 @@ class House:
         ]
         by_provider = {one.provider.id: adapter for one, adapter in zip(self.deployments, self.adapters, strict=True)}
         self.telemetry = SeenTelemetry()
-        keepers = replace(doorkeepers(self.clock, self.telemetry), health=self.health, places=self.remembered.places)
+        governing = Governing(lambda: self.control, Limits(MemoryCounters(self.clock), self.clock, b"salt"))
+        keepers = replace(
+            doorkeepers(self.clock, self.telemetry),
+            health=self.health,
+            places=self.remembered.places,
+            is_stopped=governing.is_stopped,
+            may_hedge=governing.may_hedge,
+        )
         dispatcher = Dispatcher(by_provider, keepers, SchemaAnswerChecker(), self.counter, self.clock)
         self.pipeline = Pipeline(
             dispatcher,
             lambda asked: self.complexity,
             self.remembered.memory,
+            governing,
             self.ledger,
             self.telemetry,
             self.counter,
@@ -549,3 +566,83 @@ class TestVerdicts:
         condemn(house)
         after = complete(house).answered_by.expected_quality
         assert after == pytest.approx(before * 20 / 21 if learns else before)
+
+
+def stopping(scope: KillScope, target: str = "") -> Control:
+    return Control(kill_switches=frozenset({KillSwitch(scope, target)}))
+
+
+class TestGoverning:
+    """What operators and limits say; each has tests of its own, here is that they are asked."""
+
+    @pytest.mark.parametrize("scope", [KillScope.GLOBAL, KillScope.TENANT])
+    def test_a_kill_switch_stops_calls_before_anything_is_spent(self, scope: KillScope) -> None:
+        house = House([answers("A")], control=stopping(scope, "t" if scope is KillScope.TENANT else ""))
+        for work in (house.pipeline.complete, house.pipeline.route):
+            with pytest.raises(KillSwitchEngaged):
+                do(lambda work=work: work(house.call(tenant="t")))  # type: ignore[misc]
+        with pytest.raises(KillSwitchEngaged):
+            stream(house, tenant="t")
+        assert (house.calls, house.ledger.reserved) == (0, [])
+
+    def test_that_of_another_tenant_does_not(self) -> None:
+        house = House([answers("A")], control=stopping(KillScope.TENANT, "other"))
+        assert complete(house, tenant="t").reply.text == "A"
+
+    def test_a_stopped_provider_is_left_out_with_its_reason(self) -> None:
+        house = House([answers("A"), answers("B")], control=stopping(KillScope.PROVIDER, "d0-provider"))
+        decision = do(lambda: house.pipeline.route(house.call()))
+        assert [(one.deployment_id, one.reason) for one in decision.plan.rejections] == [
+            ("d0", ExclusionReason.KILL_SWITCH)
+        ]
+        assert complete(house).reply.text == "B"
+
+    def test_one_that_is_stopped_after_the_decision_is_not_asked(self) -> None:
+        house = House([(Wait(1.0), DOWN), answers("B"), answers("C")])
+
+        async def go() -> Completion:
+            running = asyncio.ensure_future(house.pipeline.complete(house.call()))
+            await asyncio.sleep(0.5)
+            house.control = stopping(KillScope.PROVIDER, "d1-provider")
+            return await running
+
+        assert in_virtual_time(go()).reply.text == "C"
+
+    def test_flags_change_what_is_decided(self) -> None:
+        house = House([answers("A")], control=Control(flags={("max_output_tokens_cap", ""): 7}))
+        assert complete(house).answered_by.max_output_tokens == 7
+
+    def test_a_flag_leaves_decisions_unrecorded(self) -> None:
+        house = House([answers("A")], control=Control(flags={("record_decisions", "t"): False}))
+        complete(house, tenant="t")
+        assert house.remembered.decided.kept == []
+
+    def test_a_flag_leaves_route_alone(self) -> None:
+        house = House([answers("A")], control=Control(flags={("route_only", "t"): True}))
+        assert do(lambda: house.pipeline.route(house.call(tenant="t"))).plan.candidates
+        with pytest.raises(RouteOnly):
+            complete(house, tenant="t")
+
+    def test_requests_are_counted(self) -> None:
+        limited = Governance({"t": TenantPolicy(limit=RateLimit(requests_per_minute=2))})
+        house = House([answers("A")], policy={"resilience": ONCE, "governance": limited})
+
+        async def go() -> None:
+            await house.pipeline.complete(house.call(tenant="t"))
+            await house.pipeline.route(house.call(tenant="t"))
+            with pytest.raises(RateLimited):
+                await house.pipeline.complete(house.call(tenant="t"))
+
+        in_virtual_time(go())
+        assert house.calls == 1
+
+    def test_tokens_are_counted_and_what_was_not_used_comes_back(self) -> None:
+        limited = Governance({"t": TenantPolicy(limit=RateLimit(tokens_per_minute=6_000))})
+        house = House([answers("A")], policy={"resilience": ONCE, "governance": limited})
+
+        async def go() -> None:
+            for _ in range(12):
+                await house.pipeline.complete(house.call(tenant="t"))
+
+        in_virtual_time(go())
+        assert house.calls == 12

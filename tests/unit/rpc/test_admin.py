@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from kit.boards import OPEN_SECONDS, SHARED_ACCOUNT, Board, half_opened, opened
 from kit.catalog import deployment, provider
 from kit.clock import CountingIds, FakeClock
+from kit.house import ANYBODY_IS_LOCAL
 from kit.properties import examples
 from kit.running import RichError
 from pointsman.v1 import admin_service_pb2 as pb
@@ -24,8 +25,9 @@ from pointsman_server.domain.errors import InvalidRequest
 from pointsman_server.domain.faults import FaultKind
 from pointsman_server.domain.request import Tier
 from pointsman_server.domain.resilience import BreakerPolicy
-from pointsman_server.rpc.admin import DEFAULT_PAGE_SIZE, AdminServicer
+from pointsman_server.rpc.admin import AdminServicer
 from pointsman_server.rpc.boundary import Boundary
+from pointsman_server.rpc.paging import DEFAULT_PAGE_SIZE
 
 STARTED_AT = 1_750_000_000.25
 
@@ -35,7 +37,7 @@ class Office:
 
     def __init__(self, board: Board) -> None:
         self.board = board
-        self.boundary = Boundary(CountingIds(), FakeClock(), 10)
+        self.boundary = Boundary(CountingIds(), FakeClock(), 10, ANYBODY_IS_LOCAL)
         self.stub: Any = None
 
     @classmethod
@@ -104,7 +106,7 @@ class TestGetStatus:
         assert (await office.stub.GetStatus(pb.GetStatusRequest())).active_calls == before + 7
 
     async def test_it_says_when_the_server_goes_down(self, board: Board) -> None:
-        boundary = Boundary(CountingIds(), FakeClock(), 10)
+        boundary = Boundary(CountingIds(), FakeClock(), 10, ANYBODY_IS_LOCAL)
         boundary.draining = True
         servicer = AdminServicer(board.health, lambda: board.snapshot, boundary, STARTED_AT)
         assert (await servicer.GetStatus(pb.GetStatusRequest(), None)).draining
@@ -233,7 +235,9 @@ class TestListDeployments:
     @given(st.text(min_size=1, max_size=256))
     async def test_no_token_breaks_it(self, token: str) -> None:
         board = Board()
-        servicer = AdminServicer(board.health, lambda: board.snapshot, Boundary(CountingIds(), FakeClock(), 1), 0.0)
+        servicer = AdminServicer(
+            board.health, lambda: board.snapshot, Boundary(CountingIds(), FakeClock(), 1, ANYBODY_IS_LOCAL), 0.0
+        )
         with pytest.raises(InvalidRequest) as caught:
             await servicer.ListDeployments(pb.ListDeploymentsRequest(page_token=token), None)
         assert [problem.field for problem in caught.value.problems] == ["page_token"]

@@ -10,17 +10,13 @@ import pytest
 import structlog
 
 from kit.clock import CountingIds, FakeClock
-from kit.house import Door, open_door
+from kit.house import ANYBODY_IS_LOCAL, Door, open_door
 from kit.running import RichError, router, spec
 from pointsman.v1 import answer_pb2, completion_pb2, router_service_pb2, router_service_pb2_grpc
 from pointsman_server.domain.errors import Draining
 from pointsman_server.execution.admission import FIRST_RETRY_SECONDS
-from pointsman_server.rpc.boundary import (
-    CURRENT_CALL,
-    MAX_METADATA_ENTRIES,
-    Boundary,
-    CallInfo,
-)
+from pointsman_server.rpc.boundary import CURRENT_CALL, Boundary, CallInfo
+from pointsman_server.rpc.metadata import MAX_METADATA_ENTRIES
 
 SECRET = "sk-planted-6f1c"
 COMPLETE = "/pointsman.v1.RouterService/Complete"
@@ -330,7 +326,7 @@ class TestWrapping:
         async def gather(requests: AsyncIterator[bytes], context: Any) -> bytes:
             return b""
 
-        boundary = Boundary(CountingIds(), FakeClock(), 1)
+        boundary = Boundary(CountingIds(), FakeClock(), 1, ANYBODY_IS_LOCAL)
         with pytest.raises(TypeError, match=r"^/x\.Y/Z takes a stream"):
             boundary.wrap("/x.Y/Z", grpc.stream_unary_rpc_method_handler(gather))
 

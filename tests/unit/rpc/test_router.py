@@ -12,6 +12,7 @@ import pytest
 from kit.catalog import EVERYTHING, deployment, judged, price, snapshot
 from kit.clock import CountingIds, FakeClock
 from kit.dispatching import doorkeepers
+from kit.fresh_database import fresh_database_url
 from kit.house import open_door
 from kit.remembering import Remembered
 from kit.running import RichError, router, spec
@@ -21,14 +22,19 @@ from pointsman.v1 import answer_pb2
 from pointsman.v1.router_service_pb2 import CompleteRequest, RouteRequest, StreamCompleteRequest
 from pointsman_server.adapters.answer_checker import SchemaAnswerChecker
 from pointsman_server.adapters.stores.memory_ledger import MemoryLedger
+from pointsman_server.adapters.stores.sql.database import Database
+from pointsman_server.adapters.stores.sql.idempotency_store import SqlAnswers
 from pointsman_server.bootstrap.identity import SystemClock
+from pointsman_server.bootstrap.pipeline import ungoverned
 from pointsman_server.domain.catalog import FreshFacts, Timeouts
+from pointsman_server.domain.control import Control
 from pointsman_server.domain.faults import FaultKind, ProviderFault
 from pointsman_server.domain.plan import Complexity
 from pointsman_server.domain.request import Capability, CompletionRequest
 from pointsman_server.execution.attempt import BACKSTOP_SECONDS
 from pointsman_server.execution.decisions import FRESH_SECONDS
 from pointsman_server.execution.dispatch import Dispatcher
+from pointsman_server.execution.idempotency import Idempotency
 from pointsman_server.execution.pipeline import Pipeline
 from pointsman_server.rpc.deadline import MOST_MARGIN_SECONDS
 from pointsman_server.rpc.router import RouterServicer
@@ -49,6 +55,7 @@ class House:
         self.snapshot = snapshot(*deployments)
         clock, counter = SystemClock(), CharacterCounter()
         self.time = FakeClock()
+        self.database = Database(fresh_database_url())
         self.remembered = Remembered(self.time)
         self.complexity = judged()
         by_provider = {one.provider.id: adapter for one, adapter in zip(deployments, self.adapters, strict=True)}
@@ -56,8 +63,20 @@ class House:
         keepers = replace(doorkeepers(clock, telemetry), health=memory.health, places=memory.places)
         dispatcher = Dispatcher(by_provider, keepers, SchemaAnswerChecker(), counter, clock)
         self.servicer = RouterServicer(
-            Pipeline(dispatcher, self.judge, memory, MemoryLedger(), telemetry, counter, clock, CountingIds()),
-            lambda: self.snapshot,
+            Pipeline(
+                dispatcher,
+                self.judge,
+                memory,
+                ungoverned(clock),
+                MemoryLedger(),
+                telemetry,
+                counter,
+                clock,
+                CountingIds(),
+            ),
+            lambda tenant, key, made_under: self.snapshot,
+            Control,
+            Idempotency(SqlAnswers(self.database, clock), clock, CountingIds()),
             clock,
             unary_timeout_seconds=UNARY_SECONDS,
             stream_timeout_seconds=STREAM_SECONDS,
@@ -79,6 +98,7 @@ async def house(*scripts: Sequence[Step]) -> AsyncGenerator[House, None]:
     async with open_door(built.servicer) as door:
         built.router = router(door.channel)
         yield built
+    await built.database.close()
 
 
 async def read(call: Any) -> list[answer_pb2.StreamCompleteResponse]:

@@ -10,7 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from kit.clock import CountingIds, FakeClock
-from kit.house import NO_ADMIN, NO_FEEDBACK, open_door
+from kit.house import ANYBODY_IS_LOCAL, NO_ADMIN, NO_FEEDBACK, open_door
 from kit.running import RichError
 from pointsman.v1 import router_service_pb2_grpc
 from pointsman_server.rpc.boundary import Boundary
@@ -27,11 +27,30 @@ async def test_an_address_that_is_taken_is_told() -> None:
         other.bind(("127.0.0.1", 0))
         other.listen()
         address = f"127.0.0.1:{other.getsockname()[1]}"
-        boundary = Boundary(CountingIds(), FakeClock(), 1)
+        boundary = Boundary(CountingIds(), FakeClock(), 1, ANYBODY_IS_LOCAL)
         server = GrpcServer(Servicers(NOBODY, NO_FEEDBACK, NO_ADMIN), boundary, address=address, offer_reflection=False)
         with pytest.raises(OSError, match=f"cannot listen on {address}"):
             await server.start()
         await server.stop()
+
+
+async def test_an_address_can_be_shared_by_those_who_agree_to_it() -> None:
+    async with open_door(NOBODY, shares_addresses=True) as door:
+        for shares in (True, False):
+            boundary = Boundary(CountingIds(), FakeClock(), 1, ANYBODY_IS_LOCAL)
+            other = GrpcServer(
+                Servicers(NOBODY, NO_FEEDBACK, NO_ADMIN),
+                boundary,
+                address=f"127.0.0.1:{door.port}",
+                offer_reflection=False,
+                shares_addresses=shares,
+            )
+            if shares:
+                assert await other.start() == door.port
+            else:
+                with pytest.raises(OSError, match="cannot listen"):
+                    await other.start()
+            await other.stop()
 
 
 async def test_health_follows_the_servers_life() -> None:

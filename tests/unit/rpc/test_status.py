@@ -12,9 +12,12 @@ from kit.catalog import rejection
 from pointsman.v1 import answer_pb2
 from pointsman.v1.errors_pb2 import ErrorReason
 from pointsman_server.domain import errors
+from pointsman_server.domain.control import KillScope, KillSwitch
 from pointsman_server.domain.errors import FailedAttempt, FieldProblem
 from pointsman_server.domain.faults import FaultKind
+from pointsman_server.domain.governance import Period
 from pointsman_server.domain.plan import ExclusionReason
+from pointsman_server.domain.ports import StoreUnavailableError
 from pointsman_server.rpc.status import MalformedRequest, RequestTooSlow, TooMuchMetadata, status_of
 
 Code = grpc.StatusCode
@@ -47,6 +50,8 @@ class Row:
 
 TABLE: dict[str, Row] = {
     "RouterError": Row(errors.RouterError("something odd"), Code.INTERNAL, "INTERNAL"),
+    "Unauthenticated": Row(errors.Unauthenticated(), Code.UNAUTHENTICATED, "UNAUTHENTICATED"),
+    "PermissionDenied": Row(errors.PermissionDenied("no"), Code.PERMISSION_DENIED, "PERMISSION_DENIED"),
     "InvalidRequest": Row(errors.InvalidRequest(PROBLEMS), Code.INVALID_ARGUMENT, "INVALID_FIELD", ("BadRequest",)),
     "InvalidRequest, conflicting": Row(
         errors.InvalidRequest(PROBLEMS, conflicting=True), Code.INVALID_ARGUMENT, "CONFLICTING_FIELDS", ("BadRequest",)
@@ -61,6 +66,34 @@ TABLE: dict[str, Row] = {
         errors.UnsupportedContent(PROBLEMS), Code.INVALID_ARGUMENT, "UNSUPPORTED_CONTENT", ("BadRequest",)
     ),
     "DeploymentNotFound": Row(errors.DeploymentNotFound(), Code.NOT_FOUND, "DEPLOYMENT_NOT_FOUND"),
+    "SwitchedOff": Row(
+        errors.SwitchedOff("SHUT", "service", "shut for now"),
+        Code.FAILED_PRECONDITION,
+        "KILL_SWITCH",
+        ("PreconditionFailure",),
+    ),
+    "KillSwitchEngaged": Row(
+        errors.KillSwitchEngaged(KillSwitch(KillScope.GLOBAL)),
+        Code.FAILED_PRECONDITION,
+        "KILL_SWITCH",
+        ("PreconditionFailure",),
+    ),
+    "RouteOnly": Row(errors.RouteOnly("acme"), Code.FAILED_PRECONDITION, "KILL_SWITCH", ("PreconditionFailure",)),
+    "RateLimited": Row(
+        errors.RateLimited("tenants/acme", "5 requests a minute", 12.3456),
+        Code.RESOURCE_EXHAUSTED,
+        "RATE_LIMITED",
+        ("RetryInfo", "QuotaFailure"),
+    ),
+    "RateLimited, in vain": Row(
+        errors.RateLimited("tenants/acme", "0 requests a minute", None),
+        Code.RESOURCE_EXHAUSTED,
+        "RATE_LIMITED",
+        ("QuotaFailure",),
+    ),
+    "CountersUnavailable": Row(errors.CountersUnavailable(1.0), Code.UNAVAILABLE, "STORE_UNAVAILABLE", ("RetryInfo",)),
+    "RequestIdReused": Row(errors.RequestIdReused("was used before"), Code.ALREADY_EXISTS, "REQUEST_ID_REUSED"),
+    "AnswersUnavailable": Row(errors.AnswersUnavailable(1.0), Code.UNAVAILABLE, "STORE_UNAVAILABLE", ("RetryInfo",)),
     "NoEligibleDeployment": Row(
         errors.NoEligibleDeployment(OUT), Code.FAILED_PRECONDITION, "NO_ELIGIBLE_DEPLOYMENT", ("PreconditionFailure",)
     ),
@@ -81,11 +114,18 @@ TABLE: dict[str, Row] = {
     ),
     "AnswerInvalid": Row(misfit(), Code.UNAVAILABLE, "ANSWER_INVALID", ("InvalidAnswer",)),
     "AnswerInvalid, streamed": Row(misfit(streamed=True), Code.ABORTED, "ANSWER_INVALID", ("InvalidAnswer",)),
+    "BudgetExceeded": Row(
+        errors.BudgetExceeded("team", Period.DAY), Code.RESOURCE_EXHAUSTED, "BUDGET_EXCEEDED", ("QuotaFailure",)
+    ),
+    "LedgerUnavailable": Row(errors.LedgerUnavailable(0.25), Code.UNAVAILABLE, "OVERLOADED", ("RetryInfo",)),
     "DeadlineExceeded": Row(errors.DeadlineExceeded(errors.Step.DECIDE), Code.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
     "Overloaded": Row(errors.Overloaded(0.5), Code.RESOURCE_EXHAUSTED, "OVERLOADED", ("RetryInfo", "QuotaFailure")),
     "ReaderTooSlow": Row(errors.ReaderTooSlow(), Code.UNAVAILABLE, "READER_TOO_SLOW"),
     "Draining": Row(errors.Draining(1.0), Code.UNAVAILABLE, "DRAINING", ("RetryInfo",)),
     "RequestTooSlow": Row(RequestTooSlow(), Code.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
+    "StoreUnavailableError": Row(
+        StoreUnavailableError("canary"), Code.UNAVAILABLE, "STORE_UNAVAILABLE", ("RetryInfo",)
+    ),
     "MalformedRequest": Row(MalformedRequest(), Code.INVALID_ARGUMENT, "MALFORMED_REQUEST", ("BadRequest",)),
     "TooMuchMetadata": Row(TooMuchMetadata(), Code.RESOURCE_EXHAUSTED, "REQUEST_TOO_LARGE"),
     "NotImplementedError": Row(NotImplementedError("canary"), Code.UNIMPLEMENTED, "FEATURE_UNAVAILABLE"),
@@ -196,6 +236,19 @@ class TestDetails:
         ]
 
     @pytest.mark.parametrize(
+        ("error", "what", "subject"),
+        [
+            (errors.KillSwitchEngaged(KillSwitch(KillScope.GLOBAL)), "KILL_SWITCH", "service"),
+            (errors.KillSwitchEngaged(KillSwitch(KillScope.TENANT, "acme")), "KILL_SWITCH", "tenants/acme"),
+            (errors.KillSwitchEngaged(KillSwitch(KillScope.PROVIDER, "up")), "KILL_SWITCH", "providers/up"),
+            (errors.RouteOnly("acme"), "ROUTE_ONLY", "tenants/acme"),
+        ],
+    )
+    def test_what_an_operator_switched_off(self, error: errors.SwitchedOff, what: str, subject: str) -> None:
+        violation = Told(error).details["PreconditionFailure"].violations[0]
+        assert (violation.type, violation.subject, violation.description) == (what, subject, str(error))
+
+    @pytest.mark.parametrize(
         ("error", "milliseconds"),
         [
             (errors.Overloaded(0.5), 500),
@@ -208,6 +261,18 @@ class TestDetails:
     )
     def test_when_to_try_again(self, error: Exception, milliseconds: int) -> None:
         assert Told(error).details["RetryInfo"].retry_delay.ToMilliseconds() == milliseconds
+
+    def test_which_limit_is_reached(self) -> None:
+        told = Told(errors.RateLimited("tenants/acme/end_user", "20 requests a minute", 59.8004))
+        violation = told.details["QuotaFailure"].violations[0]
+        assert (violation.subject, violation.description) == ("tenants/acme/end_user", "20 requests a minute")
+        assert told.details["RetryInfo"].retry_delay.ToMilliseconds() == 59_800
+
+    def test_which_budget_is_used_up(self) -> None:
+        told = Told(errors.BudgetExceeded("team", Period.MONTH))
+        violation = told.details["QuotaFailure"].violations[0]
+        assert (violation.subject, violation.description) == ("budgets/team", "the budget of this month is used up")
+        assert (told.info.metadata["budget"], told.info.metadata["period"]) == ("team", "month")
 
     def test_both_numbers_of_an_overflow(self) -> None:
         metadata = Told(errors.ContextOverflow(9_000, 8_000)).info.metadata

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import heapq
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import structlog
@@ -38,13 +40,15 @@ class UnreadableRecordError(Exception):
 class StateFolder:
     """What a process keeps on disk: `decisions.jsonl`, `verdicts.jsonl` and `policies/`; nothing without a folder.
 
+    Where several processes share a folder each is a `worker` with a number, 1 or more, and files of its own
+    (`decisions-2.jsonl`), because one process writes a file; reading takes them all together.
     Where the folder cannot be written, nothing is kept and a warning says so: no call fails for it.
     """
 
-    def __init__(self, folder: Path | None) -> None:
+    def __init__(self, folder: Path | None, worker: int = 0) -> None:
         self._folder = folder
-        self.decisions = LineFile(folder / DECISIONS if folder else None, _DECISION.dump_json)
-        self.verdicts = LineFile(folder / VERDICTS if folder else None, _VERDICT.dump_json)
+        self.decisions = LineFile(folder / _of_worker(DECISIONS, worker) if folder else None, _DECISION.dump_json)
+        self.verdicts = LineFile(folder / _of_worker(VERDICTS, worker) if folder else None, _VERDICT.dump_json)
 
     def open(self) -> None:
         """Starts writing what was appended before and what comes."""
@@ -75,13 +79,20 @@ class StateFolder:
         """The newest verdicts of earlier runs, oldest first; lines that cannot be read are skipped and counted."""
         if self._folder is None:
             return
-        path, skipped = self._folder / VERDICTS, 0
-        try:
-            for line in _last_lines((*old_files(path), path), MOST_EARLIER_VERDICTS):
+        skipped = 0
+
+        def verdicts_of(files: Sequence[Path], most: int) -> Iterator[Verdict]:
+            nonlocal skipped
+            for line in _last_lines(files, most):
                 try:
                     yield _VERDICT.validate_json(line)
                 except ValidationError:
                     skipped += 1
+
+        try:
+            kept = _files_of_all(self._folder, VERDICTS)
+            read = [verdicts_of(files, MOST_EARLIER_VERDICTS // len(kept)) for files in kept]
+            yield from heapq.merge(*read, key=lambda verdict: verdict.given_at)
         except OSError as error:
             _LOG.warning("verdicts_not_read", error=type(error).__name__)
         if skipped:
@@ -94,14 +105,31 @@ class StateFolder:
 
 
 def read_decisions(path: Path) -> Iterator[DecisionRecord]:
-    """The decisions of a file, or of a whole folder, oldest first; without a last line that is still being written,
+    """The decisions of a file, or of all in a folder, oldest first; without a last line that is still being written,
     or that a crash cut off.
 
     Raises `OSError` or `UnreadableRecordError`.
     """
-    current = path / DECISIONS if path.is_dir() else path
-    for file in (*old_files(current), current):
-        yield from _decisions_of(file)
+    kept = _files_of_all(path, DECISIONS) if path.is_dir() else [_with_old_files(path)]
+    read = [chain.from_iterable(map(_decisions_of, files)) for files in kept or [(path / DECISIONS,)]]
+    return heapq.merge(*read, key=lambda record: record.decided_at)
+
+
+def _of_worker(name: str, worker: int) -> str:
+    return name.replace(".", f"-{worker}.") if worker else name
+
+
+def _files_of_all(folder: Path, name: str) -> list[Sequence[Path]]:
+    """The files of this name, of every process that ever wrote here, each with the full ones before it."""
+    stem, _, ending = name.partition(".")
+    pattern = re.compile(rf"({stem}(?:-\d+)?\.{ending})(?:\.\d+)?")
+    found = (pattern.fullmatch(file.name) for file in folder.glob(f"{stem}*"))
+    return [_with_old_files(folder / one) for one in sorted({match[1] for match in found if match})]
+
+
+def _with_old_files(current: Path) -> Sequence[Path]:
+    old = old_files(current)
+    return old if old and not current.exists() else (*old, current)  # just turned over
 
 
 def _decisions_of(file: Path) -> Iterator[DecisionRecord]:

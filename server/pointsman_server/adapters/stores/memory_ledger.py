@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
+
+from pointsman_server.domain.call import Attempt, Call
 
 
 class MemoryReservation:
@@ -12,11 +14,11 @@ class MemoryReservation:
     def __init__(self) -> None:
         self.settled_micro_usd: int | None = None
 
-    def settle(self, cost_micro_usd: int) -> None:
+    def settle(self, attempts: Sequence[Attempt], *, estimated: bool = False) -> None:
         """See `Reservation.settle`."""
         if self.settled_micro_usd is not None:
             raise ValueError("a reservation is settled once")
-        self.settled_micro_usd = cost_micro_usd
+        self.settled_micro_usd = sum(attempt.cost_micro_usd for attempt in attempts)
 
 
 class MemoryLedger:
@@ -27,7 +29,7 @@ class MemoryLedger:
         self.booked_micro_usd = 0
 
     @asynccontextmanager
-    async def reserve(self, request_id: str, worst_cost_micro_usd: int) -> AsyncGenerator[MemoryReservation, None]:
+    async def reserve(self, call: Call, worst_cost_micro_usd: int) -> AsyncGenerator[MemoryReservation, None]:
         """See `Ledger.reserve`."""
         reservation = MemoryReservation()
         self.reserved_micro_usd += worst_cost_micro_usd

@@ -43,9 +43,9 @@ def verdict(place: int = 1) -> Verdict:
     return Verdict(f"req_{place}", "t", Lesson("m", TaskType.CODE, Tier.LIGHT), 1 / 3, 1.75e9 + place)
 
 
-def kept(folder: Path, *records: DecisionRecord, verdicts: tuple[Verdict, ...] = ()) -> None:
+def kept(folder: Path, *records: DecisionRecord, verdicts: tuple[Verdict, ...] = (), worker: int = 0) -> None:
     """What one process keeps from its start to its end."""
-    state = StateFolder(folder)
+    state = StateFolder(folder, worker)
     state.open()
     for one in records:
         state.decisions.append(one)
@@ -168,6 +168,43 @@ class TestVerdicts:
 
     def test_there_are_none_at_first(self, tmp_path: Path) -> None:
         assert list(StateFolder(tmp_path).earlier_verdicts()) == []
+
+
+class TestWorkers:
+    def test_each_writes_files_of_its_own_which_are_read_by_time(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(line_file, "MOST_FILE_BYTES", 0)
+        kept(tmp_path, record(2), worker=1)
+        kept(tmp_path, record(3), worker=12)
+        kept(tmp_path, record(5), worker=1)
+        kept(tmp_path, record(1), record(4))
+        (tmp_path / "decisions-x.jsonl").write_text("not one of ours\n")
+        names = sorted(file.name for file in tmp_path.glob("decisions*"))
+        assert names == [
+            "decisions-1.jsonl",
+            "decisions-1.jsonl.000001",
+            "decisions-12.jsonl",
+            "decisions-x.jsonl",
+            "decisions.jsonl",
+        ]
+        assert [one.decision_id for one in read_decisions(tmp_path)] == [f"dec_{place}" for place in (1, 2, 3, 4, 5)]
+        assert [one.decision_id for one in read_decisions(tmp_path / "decisions-1.jsonl")] == ["dec_2", "dec_5"]
+
+    def test_one_whose_file_was_just_turned_over_is_read_too(self, tmp_path: Path) -> None:
+        kept(tmp_path, record(1), worker=1)
+        (tmp_path / "decisions-1.jsonl").rename(tmp_path / "decisions-1.jsonl.000001")
+        assert list(read_decisions(tmp_path)) == [record(1)]
+        assert list(read_decisions(tmp_path / "decisions-1.jsonl")) == [record(1)]
+
+    def test_everybodys_verdicts_are_read_by_everybody(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        kept(tmp_path, verdicts=(verdict(1), verdict(4)))
+        kept(tmp_path, verdicts=(verdict(2), verdict(5)), worker=1)
+        kept(tmp_path, verdicts=(verdict(3),), worker=2)
+        for worker in (0, 1, 3):
+            assert list(StateFolder(tmp_path, worker).earlier_verdicts()) == [verdict(n) for n in (1, 2, 3, 4, 5)]
+        monkeypatch.setattr(decision_file, "MOST_EARLIER_VERDICTS", 3)
+        assert list(StateFolder(tmp_path).earlier_verdicts()) == [verdict(n) for n in (3, 4, 5)]
 
 
 class TestPolicies:

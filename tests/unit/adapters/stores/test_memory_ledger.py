@@ -6,23 +6,27 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kit.catalog import call, deployment, snapshot
+from kit.ledgers import attempt
 from kit.properties import examples
 from pointsman_server.adapters.stores.memory_ledger import MemoryLedger
+
+CALL = call(snapshot(deployment("d")))
 
 
 async def test_money_is_set_aside_and_what_it_cost_is_booked() -> None:
     ledger = MemoryLedger()
-    async with ledger.reserve("r", 1_000) as reservation:
+    async with ledger.reserve(CALL, 1_000) as reservation:
         assert (ledger.reserved_micro_usd, ledger.booked_micro_usd) == (1_000, 0)
-        reservation.settle(240)
+        reservation.settle([attempt(240)])
     assert (ledger.reserved_micro_usd, ledger.booked_micro_usd) == (0, 240)
 
 
 async def test_what_is_left_unsettled_books_the_worst_case() -> None:
     ledger = MemoryLedger()
-    async with ledger.reserve("r", 1_000):
+    async with ledger.reserve(CALL, 1_000):
         pass
-    held = ledger.reserve("s", 500)
+    held = ledger.reserve(CALL, 500)
     await held.__aenter__()
     assert not await held.__aexit__(KeyError, KeyError("x"), None)
     assert (ledger.reserved_micro_usd, ledger.booked_micro_usd) == (0, 1_500)
@@ -30,8 +34,8 @@ async def test_what_is_left_unsettled_books_the_worst_case() -> None:
 
 async def test_settling_for_nothing_books_nothing() -> None:
     ledger = MemoryLedger()
-    async with ledger.reserve("r", 1_000) as reservation:
-        reservation.settle(0)
+    async with ledger.reserve(CALL, 1_000) as reservation:
+        reservation.settle([attempt(0)])
     assert (ledger.reserved_micro_usd, ledger.booked_micro_usd) == (0, 0)
 
 
@@ -39,7 +43,7 @@ async def test_a_cancelled_call_gives_back_what_it_held() -> None:
     ledger = MemoryLedger()
 
     async def hold() -> None:
-        async with ledger.reserve("r", 1_000):
+        async with ledger.reserve(CALL, 1_000):
             await asyncio.get_running_loop().create_future()
 
     task = asyncio.create_task(hold())
@@ -51,10 +55,10 @@ async def test_a_cancelled_call_gives_back_what_it_held() -> None:
 
 
 async def test_settling_twice_is_an_error() -> None:
-    async with MemoryLedger().reserve("r", 10) as reservation:
-        reservation.settle(1)
+    async with MemoryLedger().reserve(CALL, 10) as reservation:
+        reservation.settle([attempt(1)])
         with pytest.raises(ValueError, match="once"):
-            reservation.settle(1)
+            reservation.settle([attempt(1)])
 
 
 costs = st.integers(0, 10_000)
@@ -66,10 +70,10 @@ def test_many_at_once_end_with_nothing_held_and_the_sum_booked(calls: list[tuple
     ledger = MemoryLedger()
 
     async def one(worst: int, cost: int | None) -> None:
-        async with ledger.reserve("r", worst) as reservation:
+        async with ledger.reserve(CALL, worst) as reservation:
             await asyncio.sleep(0)
             if cost is not None:
-                reservation.settle(cost)
+                reservation.settle([attempt(cost)])
 
     async def all_of_them() -> None:
         async with asyncio.TaskGroup() as group:

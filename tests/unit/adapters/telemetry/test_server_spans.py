@@ -14,6 +14,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from kit.accounts import SECRET
 from kit.clock import CountingIds, FakeClock
+from kit.house import ANYBODY_IS_LOCAL
 from pointsman.v1 import answer_pb2, router_service_pb2, router_service_pb2_grpc
 from pointsman_server.adapters.telemetry.server_spans import ServerSpans
 from pointsman_server.domain.errors import AttemptsFailed, FailedAttempt, FieldProblem, InvalidRequest
@@ -77,7 +78,7 @@ def spans() -> Iterator[Spans]:
 async def serving(spans: Spans, **handles: Handle) -> AsyncGenerator[Any, None]:
     """A channel to a server with the interceptor."""
     server = grpc.aio.server(interceptors=[ServerSpans(spans.provider)])
-    guarded: Any = Boundary(CountingIds(), FakeClock(), 10).guard(server)
+    guarded: Any = Boundary(CountingIds(), FakeClock(), 10, ANYBODY_IS_LOCAL).guard(server)
     router_service_pb2_grpc.add_RouterServiceServicer_to_server(Router(**handles), guarded)
     health_pb2_grpc.add_HealthServicer_to_server(health.aio.HealthServicer(), guarded)
     port = server.add_insecure_port("127.0.0.1:0")

@@ -20,7 +20,11 @@ from sqlalchemy import (
 )
 
 metadata = MetaData(
-    naming_convention={"ix": "ix_%(column_0_label)s", "uq": "uq_%(table_name)s_%(column_0_name)s", "pk": "pk_%(table_name)s"}
+    naming_convention={
+        "ix": "ix_%(column_0_label)s",
+        "uq": "uq_%(table_name)s_%(column_0_name)s",
+        "pk": "pk_%(table_name)s",
+    }
 )
 
 _BIG = BigInteger().with_variant(Integer, "sqlite")
@@ -77,7 +81,7 @@ policy_applications = Table(
     metadata,
     Column("id", _BIG, primary_key=True, autoincrement=True),
     Column("version", String(64), nullable=False),
-    Column("author", String(128), nullable=False),
+    Column("author", Text, nullable=False),
     Column("applied_at", Float, nullable=False),
     Column("comment", String(1024), nullable=False),
 )
@@ -98,7 +102,7 @@ audit_events = Table(
     metadata,
     Column("id", _BIG, primary_key=True, autoincrement=True),
     Column("at", Float, nullable=False),
-    Column("actor", String(128), nullable=False),
+    Column("actor", Text, nullable=False),
     Column("action", String(64), nullable=False),
     Column("target", String(256), nullable=False),
     Column("before", Text, nullable=False),
@@ -114,21 +118,43 @@ budget_states = Table(
     Column("period", String(10), primary_key=True),
     Column("settled_micro_usd", _BIG, nullable=False),
     Column("leased_micro_usd", _BIG, nullable=False),
+    Column("lost_micro_usd", _BIG, nullable=False),
+    Column("alerted_percent", Integer, nullable=False),
 )
-"""`period` is the day or month as YYYY-MM-DD or YYYY-MM. Settled and leased together never pass the limit."""
+"""`period` is the day or month as YYYY-MM-DD or YYYY-MM. Settled and leased together never pass the limit.
+
+What was lost is part of what was settled: what a writer that died might have spent, and nobody can tell any more.
+"""
 
 budget_leases = Table(
     "budget_leases",
     metadata,
     Column("id", String(64), primary_key=True),
-    Column("process", String(64), nullable=False),
+    Column("writer", String(64), nullable=False, index=True),
     Column("tenant", String(64), nullable=False),
     Column("budget", String(64), nullable=False),
     Column("period", String(10), nullable=False),
     Column("amount_micro_usd", _BIG, nullable=False),
-    Column("expires_at", Float, nullable=False, index=True),
+    Column("is_lost", Boolean, nullable=False),
 )
-"""What a process may spend of a budget without asking again."""
+"""What a process may spend of a budget without asking again.
+
+Of one that `is_lost` all is booked as spent, because its writer seems to have died; if that turns out to live, or its
+trail is found, what is known then puts it right.
+"""
+
+ledger_writers = Table(
+    "ledger_writers",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("beats", _BIG, nullable=False),
+    Column("applied", _BIG, nullable=False),
+    Column("seen_at", Float, nullable=False),
+)
+"""The processes that keep accounts. `beats` grows while one lives; whoever sees it stand still takes its leases away.
+
+`applied` is the number of its last booking that is in the tables: none is ever applied twice.
+"""
 
 ledger_entries = Table(
     "ledger_entries",
@@ -150,10 +176,16 @@ ledger_entries = Table(
     Column("cost_micro_usd", _BIG, nullable=False),
     Column("price_version", String(64), nullable=False),
     Column("estimated", Boolean, nullable=False),
+    Column("calls", Integer, nullable=False),
     Column("labels_json", Text, nullable=False),
+    Column("budgets_json", Text, nullable=False),
     Index("ix_ledger_entries_request", "tenant", "request_id"),
 )
-"""One row for each attempt that was billed or ended; kept for 30 days."""
+"""One row for each attempt that was billed or ended; kept for longer than any month.
+
+`calls` is 1 for the attempt that its call ended with and 0 for those before it. `budgets_json` lists the budgets that
+the cost was booked on, each with its period.
+"""
 
 usage_daily = Table(
     "usage_daily",
@@ -161,7 +193,8 @@ usage_daily = Table(
     Column("day", String(10), primary_key=True),
     Column("tenant", String(64), primary_key=True),
     Column("model", String(64), primary_key=True),
-    Column("labels_json", String(2048), primary_key=True),
+    Column("labels_digest", LargeBinary(16), primary_key=True),
+    Column("labels_json", Text, nullable=False),
     Column("calls", _BIG, nullable=False),
     Column("input_tokens", _BIG, nullable=False),
     Column("cached_input_tokens", _BIG, nullable=False),
@@ -169,8 +202,12 @@ usage_daily = Table(
     Column("output_tokens", _BIG, nullable=False),
     Column("reasoning_tokens", _BIG, nullable=False),
     Column("cost_micro_usd", _BIG, nullable=False),
+    Column("estimated_cost_micro_usd", _BIG, nullable=False),
 )
-"""Sums that stay when the entries are gone."""
+"""Sums that stay when the entries are gone. The estimated cost is a part of the cost.
+
+`labels_digest` stands for `labels_json` in the key (16 bytes of a hash): 32 labels are longer than an index can hold.
+"""
 
 counters = Table(
     "counters",

@@ -1,0 +1,68 @@
+"""What all processes of a service share through the database and Redis: controls, accounts, limits, named calls."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pointsman_server.adapters.stores.ledger_trail import FolderTrails, NoTrails
+from pointsman_server.adapters.stores.redis_counters import RedisCounters
+from pointsman_server.adapters.stores.sql.control_store import ControlStore
+from pointsman_server.adapters.stores.sql.counter_store import SqlCounters
+from pointsman_server.adapters.stores.sql.database import Database
+from pointsman_server.adapters.stores.sql.idempotency_store import SqlAnswers
+from pointsman_server.adapters.stores.sql.ledger_store import SqlLedgerStore
+from pointsman_server.adapters.stores.sql.usage import UsageReader
+from pointsman_server.config.settings import Settings
+from pointsman_server.domain.ledger import BudgetAlert
+from pointsman_server.domain.ports import Clock, Ids
+from pointsman_server.execution.accounts import Accounts
+from pointsman_server.execution.control import ControlBook
+from pointsman_server.execution.governing import Governing
+from pointsman_server.execution.idempotency import Idempotency
+from pointsman_server.execution.limits import Limits
+
+
+class Books:
+    """open → start → close. `governing` is there after `open`. Raises `ValueError` for a URL that is none."""
+
+    def __init__(self, settings: Settings, clock: Clock, ids: Ids) -> None:
+        self._clock = clock
+        self._database = Database(settings.database_url)
+        self.store = ControlStore(self._database, clock)
+        self.control = ControlBook(self.store, clock)
+        self.usage = UsageReader(self._database)
+        self._counters = SqlCounters(self._database, clock)
+        self._shared_counters = RedisCounters(settings.redis_url) if settings.redis_url else None
+        trails = FolderTrails(Path(settings.state_dir)) if settings.state_dir else NoTrails()
+        self.accounts = Accounts(SqlLedgerStore(self._database, clock), trails, clock, ids, _heard)
+        self.named_calls = Idempotency(SqlAnswers(self._database, clock), clock, ids)
+        self._limits: Limits | None = None
+
+    async def open(self) -> Governing:
+        """Brings the database up to date and reads what operators set. Raises `StoreUnavailableError`."""
+        await self._database.open()
+        await self.control.load()
+        salt = await self._counters.salt()
+        self._limits = Limits(self._shared_counters or self._counters, self._clock, salt)
+        return Governing(lambda: self.control.current, self._limits)
+
+    async def start(self) -> None:
+        """Begins what goes on in the background."""
+        await self.accounts.start()
+        self.control.start()
+        self.named_calls.start()
+
+    async def close(self) -> None:
+        """Writes everything down; to be called when no call runs any more."""
+        await self.named_calls.close()
+        await self.accounts.close()
+        await self.control.close()
+        if self._limits is not None:
+            await self._limits.close()
+        if self._shared_counters is not None:
+            await self._shared_counters.close()
+        await self._database.close()
+
+
+def _heard(alert: BudgetAlert) -> None:
+    """The log has it; nobody else is told."""

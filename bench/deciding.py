@@ -139,8 +139,4 @@ def _pipeline(snapshot: Snapshot) -> Pipeline:
     _health(memory.health, snapshot)
     governing = ungoverned(clock)
     counter = TiktokenCounter()
-    return build_pipeline(
-        memory, {}, observed.telemetry, governing, MemoryLedger(), counter, clock, RandomIds()
-    )
-        memory, {}, observed.telemetry, governing, MemoryLedger(), TiktokenCounter(), clock, RandomIds()
-    )
+    return build_pipeline(memory, {}, observed.telemetry, governing, MemoryLedger(), counter, clock, RandomIds())

@@ -169,7 +169,7 @@ class TestEnd:
             assert rest[-1].completed.message.parts[0].text == "Hello world"
             assert await server.ended(within_seconds=10) == 0
             events = [event for event in server.events() if event != "call_refused"]
-            assert events == ["serving", "insecure_mode", "draining", "closed"]
+            assert events == ["control_changed", "serving", "insecure_mode", "draining", "closed"]
             assert upstream.calls == 1
 
     async def test_a_second_signal_does_not_wait(self, tmp_path: Path) -> None:

@@ -69,6 +69,15 @@ class TestRedisLost:
         await limits.close()
         await counters.close()
 
+    async def test_an_idle_connection_that_was_closed_is_no_loss(self, redis: RedisServer) -> None:
+        counters = RedisCounters(redis.url)
+        limits = Limits(counters, SystemClock(), SALT)
+        assert await let_through(limits, governed(5), 2) == 2
+        await redis.ask("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+        assert await let_through(limits, governed(5), 20) == 3
+        await limits.close()
+        await counters.close()
+
     async def test_nor_for_a_silent_one(self, redis: RedisServer) -> None:
         async with Tunnel.to(redis.port) as tunnel:
             counters = RedisCounters(tunnel.url)

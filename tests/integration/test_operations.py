@@ -164,13 +164,19 @@ class TestKillSwitch:
                 await here.switch(GLOBAL)
             async with replicas(tmp_path, policy) as (here,):
                 assert (await refused(here.answer())).reason == "KILL_SWITCH"
-                with sqlite3.connect(tmp_path / "pointsman.db") as database:
-                    database.execute("DROP TABLE control_revision")
+                # In a thread: the service may be in the middle of writing, and must be able to finish that.
+                await asyncio.to_thread(drop_table, tmp_path / "pointsman.db", "control_revision")
                 await asyncio.sleep(1.2)
                 assert (await refused(here.answer())).reason == "KILL_SWITCH"
                 assert (await refused(here.switch(GLOBAL, engaged=False))).reason == "STORE_UNAVAILABLE"
                 assert (await refused(here.answer())).reason == "KILL_SWITCH"
             assert up.calls == 0
+
+
+def drop_table(file: Path, name: str) -> None:
+    with sqlite3.connect(file) as database:
+        database.execute(f"DROP TABLE {name}")
+    database.close()
 
 
 async def is_asked(upstream: Upstream) -> None:

@@ -47,12 +47,11 @@ SERVICES: dict[str, ServiceDescriptor] = {
 ROUTER = "pointsman.v1.RouterService"
 ADMIN = "pointsman.v1.AdminService"
 SERVED = {ROUTER, "pointsman.v1.FeedbackService", ADMIN}
-NOW = {f"/{ADMIN}/{method}" for method in ("GetStatus", "ListDeployments", "ResetBreaker")}
 LATER = [
-    path
+    f"/{name}/{method.name}"
     for name, one in SERVICES.items()
     for method in one.methods
-    if (path := f"/{name}/{method.name}") not in NOW and (name == ADMIN or name not in SERVED)
+    if name not in SERVED or method.name in ("ListTraces", "GetTrace")
 ]
 LIBRARY = {"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
 STATUS = health_pb2.HealthCheckResponse

@@ -176,6 +176,11 @@ class Crowd:
                 env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
             )
 
+    @property
+    def is_running(self) -> bool:
+        """Whether any of them has not ended by itself."""
+        return any(process.poll() is None for process in self.running)
+
     async def wait(self) -> None:
         """Until all have ended in order."""
         for process in self.running:
@@ -309,7 +314,7 @@ class Nemesis:
 
     async def rage(self, every_seconds: float, deeds: Sequence[str]) -> None:
         """Does one of the deeds every now and then."""
-        while not self._done.is_set():
+        while not self._done.is_set() and self._crowd.is_running:
             deed = self._random.choice(deeds)
             await self._do(deed)
             self.deeds[deed] += 1
@@ -350,14 +355,11 @@ async def hold_trial(
     crowd = Crowd(spender, processes)
     nemesis = Nemesis(crowd, spender.seed, cut)
     try:
-        rage = asyncio.create_task(nemesis.rage(every_seconds, deeds)) if deeds else None
-        waiting = asyncio.create_task(crowd.wait())
-        if rage is not None:
-            await asyncio.wait([waiting], timeout=most_seconds)
+        if deeds:
+            rage = asyncio.create_task(nemesis.rage(every_seconds, deeds))
+            await asyncio.wait([rage], timeout=most_seconds)
             nemesis.end()
             await rage
-            waiting.cancel()
-            await asyncio.wait([waiting])
         await crowd.wait()
         await _clear_up(database, spender)
         finding = await check(spender.url, crowd.events(), spender)

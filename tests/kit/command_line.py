@@ -53,12 +53,13 @@ def simulated_policy(*models: str) -> str:
     provider = {"dialect": "openai_chat", "base_url": "http://127.0.0.1:1/v1", "simulated": True}
     policy = {
         "version": 1,
-        "providers": {"sim": provider},
+        # Each with an account of its own: what one does must not be held against the others.
+        "providers": {f"{name}-account": provider for name in models},
         "models": {
             name: {**MODEL, "price": [{"input_usd_per_mtok": place, "output_usd_per_mtok": place}]}
             for place, name in enumerate(models, start=1)
         },
-        "deployments": {name: {"provider": "sim", "model": name, "model_name": name} for name in models},
+        "deployments": {name: {"provider": f"{name}-account", "model": name, "model_name": name} for name in models},
     }
     return json.dumps(policy, indent=1)  # JSON is YAML
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from pointsman_server.adapters.stores.ledger_trail import FolderTrails, NoTrails
@@ -43,8 +44,13 @@ class Books:
         await self._database.open()
         await self.control.load()
         salt = await self._counters.salt()
-        self._limits = Limits(self._shared_counters or self._counters, self._clock, salt)
-        return Governing(lambda: self.control.current, self._limits)
+        counters = self._shared_counters or self._counters
+        with suppress(Exception):  # whatever it is, calls will find out, and it is no reason not to serve
+            await counters.check()  # so that the first of them need not wait for a connection
+        self._limits = Limits(counters, self._clock, salt)
+        governing = Governing(lambda: self.control.current, self._limits)
+        self.control.subscribe(governing.changed)
+        return governing
 
     async def start(self) -> None:
         """Begins what goes on in the background."""

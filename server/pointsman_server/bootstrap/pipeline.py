@@ -10,7 +10,7 @@ from pointsman_server.adapters.stores.decision_file import StateFolder
 from pointsman_server.adapters.stores.memory_counters import MemoryCounters
 from pointsman_server.decision.complexity import judge_complexity
 from pointsman_server.domain.control import Control
-from pointsman_server.domain.ports import Clock, Ids, Ledger, ProviderAdapter, Telemetry, TokenCounter
+from pointsman_server.domain.ports import Clock, DecisionLog, Ids, Ledger, ProviderAdapter, Telemetry, TokenCounter
 from pointsman_server.execution.admission import DeploymentPlaces
 from pointsman_server.execution.agenda import Doorkeepers
 from pointsman_server.execution.decisions import DecisionBook
@@ -24,8 +24,8 @@ from pointsman_server.execution.retrying import ShareBudget
 from pointsman_server.execution.sessions import SessionBook
 
 
-def build_memory(clock: Clock, state: StateFolder, telemetry: Telemetry) -> Memory:
-    """What the process remembers between calls, with the verdicts of earlier ones."""
+def build_memory(clock: Clock, state: StateFolder, telemetry: Telemetry, log: DecisionLog | None = None) -> Memory:
+    """What the process remembers between calls, with the verdicts of earlier ones; decisions go to `log`."""
     feedback = FeedbackBook(clock, state.verdicts)
     feedback.recall(state.earlier_verdicts())
     return Memory(
@@ -34,7 +34,7 @@ def build_memory(clock: Clock, state: StateFolder, telemetry: Telemetry) -> Memo
         sessions=SessionBook(clock),
         feedback=feedback,
         decisions=DecisionBook(clock),
-        log=state.decisions,
+        log=log or state.decisions,
     )
 
 

@@ -32,6 +32,11 @@ def shipped_policy(name: str) -> Path:
     return Path(str(files("pointsman_server") / "policies" / f"{name}.yaml"))
 
 
+def is_shipped(policy_file: str) -> bool:
+    """Whether this is the path of a policy that comes with pointsman, which nobody had to choose."""
+    return Path(policy_file).parent == shipped_policy("default").parent
+
+
 def _has_key(snapshot: Snapshot) -> bool:
     return any(
         deployment.provider.api_key is not None and not deployment.provider.unusable_because

@@ -34,6 +34,8 @@ from pointsman_server.execution.pipeline import Memory
 from pointsman_server.execution.policies import CompiledPolicy, PolicyKeeper
 from pointsman_server.execution.policy_desk import PolicyDesk
 from pointsman_server.execution.policy_watch import PolicyWatch, Shared
+from pointsman_server.execution.rollouts import CanaryWatch
+from pointsman_server.execution.shadow import ShadowLog
 from pointsman_server.rpc.admin import AdminServicer
 from pointsman_server.rpc.admin_control import ControlDesk
 from pointsman_server.rpc.admin_policy import PolicyMethods
@@ -86,6 +88,10 @@ class Service:
         self._policies = PolicyKeeper(CompiledPolicy(snapshot, record or _unkept(snapshot)), self._workshop)
         self._watch = self._build_watch()
         self._observed = observe(lambda: self._policies.current, self._clock, version("pointsman"))
+        self._canary = CanaryWatch(
+            self._observed.telemetry, self._policies, self._clock, self._books.store, self._books.control
+        )
+        self._shadow = ShadowLog(self._state.decisions, self._policies)
         self._observed.metrics.watch_dropped("logs", lost_lines)
         self._authenticator = build_authenticator(
             settings, lambda: self._books.control.current, lambda: self._policies.current, self._clock
@@ -114,7 +120,7 @@ class Service:
         governing = await self._books.open()
         await self._watch.open()
         gc.freeze()  # what is loaded by now stays; looking through it again and again would hold up calls
-        memory = build_memory(self._clock, self._state, self._observed.telemetry)
+        memory = build_memory(self._clock, self._state, self._canary, self._shadow)
         self._shared_health = self._build_shared_health(memory)
         self._server = self._build_server(memory, governing)
         self.port = await self._server.start()
@@ -136,6 +142,8 @@ class Service:
             await self._boundary.idle()
         if self._http is not None:
             await self._http.stop()
+        await self._shadow.close()
+        await self._canary.close()
         await self._watch.close()
         await self._books.close()
         await self._adapters.close()
@@ -149,11 +157,11 @@ class Service:
         _LOG.info("closed")
 
     def _build_server(self, memory: Memory, governing: Governing) -> GrpcServer:
-        settings, telemetry = self._settings, self._observed.telemetry
+        settings = self._settings
         pipeline = build_pipeline(
             memory,
             self._adapters,
-            telemetry,
+            self._canary,
             governing,
             self._books.accounts,
             TiktokenCounter(),
@@ -224,6 +232,8 @@ class Service:
         self._keep_policy(self._policies.policy.record)
         await self._books.start()
         self._watch.start()
+        self._canary.start()
+        self._shadow.start()
         self._observed.start()
         if self._shared_health is not None:
             self._shared_health.start()

@@ -10,7 +10,7 @@ import structlog
 from pointsman_server.bootstrap.callers import certificates_of
 from pointsman_server.bootstrap.lifecycle import run_service
 from pointsman_server.bootstrap.logs import configure_logs
-from pointsman_server.bootstrap.policies import choose_policy_file
+from pointsman_server.bootstrap.policies import choose_policy_file, is_shipped
 from pointsman_server.bootstrap.service import Service
 from pointsman_server.cli.configuration import (
     GRPC_ADDRESS_VARIABLE,
@@ -46,9 +46,8 @@ def serve(policy: str | None, grpc_address: str | None) -> None:
     configure_logs(settings.log_level)
     _warn(environ, settings, loaded)
     try:
-        service = Service(
-            settings, loaded.snapshot, loaded.record, environ=environ, file_was_chosen=POLICY_VARIABLE in environ
-        )
+        chosen = not is_shipped(loaded.snapshot.source)
+        service = Service(settings, loaded.snapshot, loaded.record, environ=environ, file_was_chosen=chosen)
         run_service(service, on_ready=lambda port: _announce(settings, port))
     except (CertificateError, StoreUnavailableError, ValueError) as error:
         raise ConfigurationError(str(error)) from error

@@ -57,6 +57,7 @@ GOVERNANCE_KEYS: Keys = {
     "identities": 'identities: {"spiffe://company/shop": {tenant: shop, roles: [call]}}',
     "peers": "peers: {requests_per_minute: 100}",
     "when_counters_fail": "when_counters_fail: refuse",
+    "kill_switch_ends_streams": "kill_switch_ends_streams: true",
 }
 """Keys of the whole file that are read here."""
 
@@ -96,6 +97,7 @@ def read_governance(section: Section, snapshot: Snapshot) -> Governance:
         when_counters_fail=section.optional(
             "when_counters_fail", one_of({word.value: word for word in WhenCountersFail}), WhenCountersFail.REFUSE
         ),
+        kill_switch_ends_streams=section.optional("kill_switch_ends_streams", switch, False),
     )
 
 

@@ -85,6 +85,8 @@ class Governance:
     peer_limit: RateLimit = field(default_factory=RateLimit)
     """For each network address that calls come from."""
     when_counters_fail: WhenCountersFail = WhenCountersFail.REFUSE
+    kill_switch_ends_streams: bool = False
+    """Whether streams that run end when a kill switch stops them; otherwise only new calls are stopped."""
 
     def of(self, tenant: str) -> TenantPolicy:
         """What this tenant may."""

@@ -104,8 +104,7 @@ class EntryOutcome(Enum):
     UNSETTLED = "unsettled"
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One attempt in the ledger. `calls` is 1 for the attempt that its call ended with, 0 for those before it.
 
     `labels_json` is an object, `budgets_json` a list of [budget, period] that the cost was booked on.

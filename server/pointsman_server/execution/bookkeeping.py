@@ -73,15 +73,18 @@ class Bookkeeper:
         """Writes everything down and returns what is left; what cannot be written in time stays in the trail."""
         self._ending = True
         self._desk.queue.hurry()
-        if self._task is not None:
-            await self._task
         try:
             async with asyncio.timeout(CLOSE_SECONDS):
+                if self._task is not None:
+                    await self._task
                 await self._purses.settle_down()
                 await self._write_all()
         except TimeoutError:
-            _LOG.error("ledger_left_behind", waiting=len(self._desk.queue.waiting), remedy="start again to write it")
-        if self._desk.queue.waiting or self._book.outstanding:
+            waiting = len(self._desk.queue.waiting)
+            _LOG.error("ledger_left_behind", waiting=waiting, remedy="start again on this machine to write it")
+            self._desk.trail.leave()
+            return
+        if self._book.outstanding:
             self._desk.trail.leave()
         else:
             self._desk.trail.end()

@@ -7,9 +7,10 @@ where little of a budget remains it leases what one call needs and returns at on
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import count
 from types import TracebackType
+from typing import TypeAlias
 
 import structlog
 
@@ -26,6 +27,8 @@ _LOG = structlog.stdlib.get_logger("pointsman.ledger")
 LONGEST_LEASING_SECONDS = 5.0
 """A call waits for the store no longer than this."""
 
+_Take: TypeAlias = tuple[Purse, HeldLease, int]
+
 
 class BudgetBook:
     """Reserves and books for calls; see `Ledger`."""
@@ -35,7 +38,7 @@ class BudgetBook:
         self._purses = purses
         self._days = BudgetDays(desk.clock)
         self._numbers = count(1)
-        self._outstanding: dict[int, tuple[Takes, int]] = {}
+        self._outstanding: dict[int, list[_Take]] = {}
 
     def reserve(self, call: Call, worst_cost_micro_usd: int) -> BudgetReservation:
         """See `Ledger.reserve`: so much of every budget that the call falls under, or nothing of any.
@@ -47,9 +50,7 @@ class BudgetBook:
     @property
     def outstanding(self) -> Mapping[int, Sequence[tuple[str, int]]]:
         """The reservations that are not settled, with what each takes of which lease."""
-        return {
-            number: [(lease.id, amount) for _, lease in takes] for number, (takes, amount) in self._outstanding.items()
-        }
+        return {number: _said(takes) for number, takes in self._outstanding.items()}
 
     def remains(self) -> Remains:
         """All that another process would have to know if this one ended now."""
@@ -62,32 +63,27 @@ class BudgetBook:
             bookings=self._desk.queue.waiting,
         )
 
-    async def set_aside(self, call: Call, amount: int) -> tuple[int, Sequence[BudgetKey]]:
-        """The number of a new reservation, and the budgets it is of."""
+    def open(self, call: Call) -> tuple[int, Wanted]:
+        """The number of a new reservation, and the budgets that the call falls under today."""
         if self._desk.queue.is_full:
             raise LedgerUnavailable(AGAIN_SECONDS)
-        number, wanted = next(self._numbers), self._wanted(call)
-        if wanted and amount:
-            takes = self._purses.take(wanted, amount)
-            if takes is None:
-                takes = await self._take_later(wanted, amount, call)
-            self._outstanding[number] = takes, amount
-            self._desk.trail.reserved(number, [(lease.id, amount) for _, lease in takes])
-        return number, tuple(wanted)
+        return next(self._numbers), self._wanted(call)
 
-    def settle(self, number: int, keys: Sequence[BudgetKey], cost_micro_usd: int, entries: Sequence[Entry]) -> None:
+    async def set_aside(self, number: int, wanted: Wanted, call: Call, amount: int) -> None:
+        """Reserves so much, or so much more, of all of these budgets."""
+        takes = self._purses.take(wanted, amount)
+        if takes is None:
+            takes = await self._take_later(wanted, amount, call)
+        taken = self._outstanding.setdefault(number, [])
+        taken.extend((purse, lease, amount) for purse, lease in takes)
+        self._desk.trail.reserved(number, _said(taken))
+
+    def settle(self, number: int, keys: Collection[BudgetKey], cost_micro_usd: int, entries: Sequence[Entry]) -> None:
         """A reservation ends: its cost is booked, and what is left of it is free."""
-        takes, amount = self._outstanding.pop(number, ((), 0))
-        if keys and cost_micro_usd > amount:
-            _LOG.warning(
-                "cost_above_reservation",
-                tenant=keys[0].tenant,
-                budgets=[key.budget for key in keys],
-                reserved_micro_usd=amount,
-                cost_micro_usd=cost_micro_usd,
-            )
+        takes = self._outstanding.pop(number, [])
+        self._look_at(keys, takes, cost_micro_usd)
         if takes:
-            changes = [change for purse, lease in takes for change in _settled(purse, lease, amount, cost_micro_usd)]
+            changes = list(_settled(takes, cost_micro_usd))
         else:
             changes = [LeaseChange("", key, beyond_micro_usd=cost_micro_usd) for key in keys if cost_micro_usd]
         if takes or entries:
@@ -98,7 +94,7 @@ class BudgetBook:
         self,
         number: int,
         call: Call,
-        keys: Sequence[BudgetKey],
+        keys: Collection[BudgetKey],
         attempts: Sequence[Attempt],
         *,
         estimated: bool,
@@ -107,7 +103,7 @@ class BudgetBook:
         entries = entries_of(call, attempts, keys, self._desk.clock.now(), estimated=estimated)
         self.settle(number, keys, sum(attempt.cost_micro_usd for attempt in attempts), entries)
 
-    def settle_unknown(self, number: int, call: Call, keys: Sequence[BudgetKey], worst_cost_micro_usd: int) -> None:
+    def settle_unknown(self, number: int, call: Call, keys: Collection[BudgetKey], worst_cost_micro_usd: int) -> None:
         """The same where nobody said what the call cost."""
         entry = unsettled_entry(call, keys, self._desk.clock.now(), worst_cost_micro_usd)
         self.settle(number, keys, worst_cost_micro_usd, (entry,))
@@ -120,6 +116,11 @@ class BudgetBook:
             if all(labels.get(name) == value for name, value in budget.labels)
         }
 
+    def _look_at(self, keys: Collection[BudgetKey], takes: Sequence[_Take], cost: int) -> None:
+        reserved = sum(amount for purse, _, amount in takes if purse is takes[0][0])
+        for key in keys if cost > reserved else ():
+            _LOG.warning("cost_above_reservation", **key._asdict(), reserved_micro_usd=reserved, cost_micro_usd=cost)
+
     async def _take_later(self, wanted: Wanted, amount: int, call: Call) -> Takes:
         time_left = call.deadline - self._desk.clock.monotonic()
         try:
@@ -131,7 +132,22 @@ class BudgetBook:
             raise LedgerUnavailable(AGAIN_SECONDS) from None
 
 
-def _settled(purse: Purse, lease: HeldLease, reserved: int, cost: int) -> Iterator[LeaseChange]:
+def _said(takes: Sequence[_Take]) -> list[tuple[str, int]]:
+    return [(lease.id, amount) for _, lease, amount in takes]
+
+
+def _settled(takes: Sequence[_Take], cost: int) -> Iterator[LeaseChange]:
+    """Each budget pays the whole cost, its takes one after the other; what is above them all falls to the last."""
+    for purse in {id(purse): purse for purse, _, _ in takes}.values():
+        its = [(lease, amount) for of, lease, amount in takes if of is purse]
+        left = cost
+        for place, (lease, amount) in enumerate(its, start=1):
+            paid = left if place == len(its) else min(left, amount)
+            left -= paid
+            yield from _settled_one(purse, lease, amount, paid)
+
+
+def _settled_one(purse: Purse, lease: HeldLease, reserved: int, cost: int) -> Iterator[LeaseChange]:
     change = purse.settle(lease, reserved, cost)
     if change is not None:
         yield change
@@ -144,18 +160,20 @@ def _settled(purse: Purse, lease: HeldLease, reserved: int, cost: int) -> Iterat
 class BudgetReservation:
     """Money set aside for one call, from entering it to leaving it; see `Reservation`."""
 
-    __slots__ = ("_book", "_call", "_is_open", "_keys", "_number", "_worst_cost_micro_usd")
+    __slots__ = ("_book", "_call", "_covered_micro_usd", "_is_open", "_number", "_wanted", "_worst_cost_micro_usd")
 
     def __init__(self, book: BudgetBook, call: Call, worst_cost_micro_usd: int) -> None:
         self._book = book
         self._call = call
         self._worst_cost_micro_usd = worst_cost_micro_usd
-        self._keys: Sequence[BudgetKey] = ()
+        self._covered_micro_usd = 0
+        self._wanted: Wanted = {}
         self._number = 0
         self._is_open = False
 
     async def __aenter__(self) -> BudgetReservation:
-        self._number, self._keys = await self._book.set_aside(self._call, self._worst_cost_micro_usd)
+        self._number, self._wanted = self._book.open(self._call)
+        await self._cover(self._worst_cost_micro_usd)
         self._is_open = True
         return self
 
@@ -164,11 +182,24 @@ class BudgetReservation:
     ) -> None:
         if self._is_open:
             self._is_open = False
-            self._book.settle_unknown(self._number, self._call, self._keys, self._worst_cost_micro_usd)
+            self._book.settle_unknown(self._number, self._call, self._wanted.keys(), self._worst_cost_micro_usd)
+
+    async def cover(self, cost_micro_usd: int) -> None:
+        """See `Reservation.cover`."""
+        if not self._is_open:
+            raise ValueError("a reservation that was settled or left covers nothing any more")
+        await self._cover(cost_micro_usd)
+        self._worst_cost_micro_usd = max(self._worst_cost_micro_usd, cost_micro_usd)
 
     def settle(self, attempts: Sequence[Attempt], *, estimated: bool = False) -> None:
         """See `Reservation.settle`."""
         if not self._is_open:
             raise ValueError("a reservation is settled once, before it is left")
         self._is_open = False
-        self._book.settle_call(self._number, self._call, self._keys, attempts, estimated=estimated)
+        self._book.settle_call(self._number, self._call, self._wanted.keys(), attempts, estimated=estimated)
+
+    async def _cover(self, cost_micro_usd: int) -> None:
+        more = cost_micro_usd - self._covered_micro_usd
+        if self._wanted and more > 0:
+            await self._book.set_aside(self._number, self._wanted, self._call, more)
+            self._covered_micro_usd = cost_micro_usd

@@ -23,6 +23,8 @@ class DispatchRecord:
     reply: Reply | None = None
     own: Reply | None = None
     kept_from: list[Attempt] = field(default_factory=list)
+    asking: list[str] = field(default_factory=list)
+    """Ids of the providers of the attempts that run."""
     schema_checked: bool = True
     """Whether an answer that had to be checked against a schema could be."""
 

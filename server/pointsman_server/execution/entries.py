@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import orjson
 
@@ -17,7 +17,7 @@ _OUTCOMES = {
 
 
 def entries_of(
-    call: Call, attempts: Sequence[Attempt], keys: Sequence[BudgetKey], at: float, *, estimated: bool
+    call: Call, attempts: Sequence[Attempt], keys: Collection[BudgetKey], at: float, *, estimated: bool
 ) -> tuple[Entry, ...]:
     """The attempts as entries; `estimated` says whether the last one's counts are ours.
 
@@ -51,7 +51,7 @@ def entries_of(
     )
 
 
-def unsettled_entry(call: Call, keys: Sequence[BudgetKey], at: float, worst_cost_micro_usd: int) -> Entry:
+def unsettled_entry(call: Call, keys: Collection[BudgetKey], at: float, worst_cost_micro_usd: int) -> Entry:
     """What is booked for a call that nobody settled."""
     return Entry(
         request_id=call.request_id,
@@ -81,5 +81,5 @@ def _labels_json(call: Call) -> str:
     return orjson.dumps(dict(labels), option=orjson.OPT_SORT_KEYS).decode() if labels else "{}"
 
 
-def _budgets_json(keys: Sequence[BudgetKey]) -> str:
+def _budgets_json(keys: Collection[BudgetKey]) -> str:
     return orjson.dumps([[key.budget, key.period] for key in keys]).decode() if keys else "[]"

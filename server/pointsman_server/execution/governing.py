@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from pointsman_server.domain.call import Attempt, Call, Decision
 from pointsman_server.domain.control import Control
@@ -12,15 +13,33 @@ from pointsman_server.domain.health import HealthView
 from pointsman_server.domain.plan import Rejection
 from pointsman_server.execution.flags import HEDGING, RECORD_DECISIONS, require_answering, with_flags
 from pointsman_server.execution.limits import Limits, TokenCharge
-from pointsman_server.execution.stopping import is_stopped, require_running, stopped_deployments
+from pointsman_server.execution.stopping import StreamStops, is_stopped, require_running, stopped_deployments
+
+T = TypeVar("T")
 
 
 class Governing:
-    """Kill switches, flags and rate limits. One for the process; `control` is what operators set, as it is now."""
+    """Kill switches, flags and rate limits. One for the process.
+
+    `control` is what operators set, as it is now; `changed` is to be told when it changes.
+    """
 
     def __init__(self, control: Callable[[], Control], limits: Limits) -> None:
         self._control = control
         self._limits = limits
+        self._stops = StreamStops()
+
+    def changed(self, before: Control, after: Control) -> None:
+        """Ends the streams that a new kill switch stops, where their policy wants that."""
+        self._stops.changed(before, after)
+
+    def watched(
+        self, events: AsyncGenerator[T, None], call: Call, asking: Callable[[], Collection[str]]
+    ) -> AsyncGenerator[T, None]:
+        """The events of a call, until a kill switch ends it; `asking` are the providers that are asked just now."""
+        if not call.snapshot.governance.kill_switch_ends_streams:
+            return events
+        return self._stops.until_stopped(events, self._control(), call.tenant, asking)
 
     async def admit(self, call: Call, *, answers: bool) -> None:
         """Lets a call in; `answers` says whether it wants more than a decision.
@@ -69,6 +88,7 @@ def with_rejections(health: HealthView, rejections: Mapping[str, Rejection]) -> 
     return replace(health, rejections={**rejections, **health.rejections})
 
 
-def used_tokens(attempts: Iterable[Attempt]) -> int:
-    """Tokens of these attempts, as their providers counted them."""
-    return sum((one.usage.input_tokens or 0) + (one.usage.output_tokens or 0) for one in attempts)
+def used_tokens(attempts: Sequence[Attempt], input_tokens: int) -> int:
+    """Tokens of these attempts; where a provider did not count, something was sent all the same (`input_tokens`)."""
+    counted = sum((one.usage.input_tokens or 0) + (one.usage.output_tokens or 0) for one in attempts)
+    return counted or (input_tokens if attempts else 0)

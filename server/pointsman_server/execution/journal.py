@@ -49,6 +49,7 @@ class Journal:
         adapter = self._equipment.adapters[assignment.deployment.provider.id]
         attempt = RunningAttempt(assignment, adapter, self._equipment.clock)
         self._running[attempt] = turn, watch
+        self._record.asking.append(attempt.deployment.provider.id)
         return attempt
 
     def turn_of(self, attempt: RunningAttempt) -> Turn:
@@ -58,6 +59,7 @@ class Journal:
     async def end(self, attempt: RunningAttempt, outcome: AttemptOutcome, fault: ProviderFault | None = None) -> None:
         """Ends an attempt: connection, account, health, place and telemetry, in this order."""
         turn, watch = self._running.pop(attempt)
+        self._record.asking.remove(attempt.deployment.provider.id)
         try:
             await attempt.close()
         finally:

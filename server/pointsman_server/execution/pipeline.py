@@ -5,13 +5,13 @@ Prepare → Decide → Reserve → Dispatch → Settle.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass
 
 from pointsman_server.decision.engine import decide
 from pointsman_server.decision.facts import facts_of
-from pointsman_server.domain.call import Call, CallEvent, Completed, Completion, Decided, Decision
+from pointsman_server.domain.call import Attempt, Call, CallEvent, Completed, Completion, Decided, Decision
 from pointsman_server.domain.errors import DeadlineExceeded, RouterError, Step
 from pointsman_server.domain.experience import NO_EXPERIENCE, Lesson
 from pointsman_server.domain.facts import Circumstances
@@ -157,7 +157,7 @@ class Pipeline:
             tokens=tokens,
             health=self._view(call),
             experience=experience,
-            session_deployment_id=self._memory.sessions.last_deployment_id(call.request.session_id),
+            session_deployment_id=self._memory.sessions.last_deployment_id(_session_of(call)),
             tenant=call.tenant,
         )
 
@@ -174,11 +174,13 @@ class Pipeline:
         record = DispatchRecord()
         worst_cost = max(candidate.worst_cost_micro_usd for candidate in decision.plan.candidates)
         charge = await self._governing.charge(call, decision)
+        used: Sequence[Attempt] = record.attempts
         try:
             async with self._ledger.reserve(call, worst_cost) as reservation:
                 try:
                     running = self._dispatcher.run(call, decision.plan, record, watch, stream=stream)
-                    async with aclosing(running) as events:
+                    watched = self._governing.watched(running, call, lambda: record.asking) if stream else running
+                    async with aclosing(watched) as events:
                         async for event in events:
                             yield event
                 except BaseException:
@@ -186,8 +188,9 @@ class Pipeline:
                     raise
                 completion = await self._settle(call, decision, record)
                 reservation.settle(completion.attempts, estimated=completion.estimated)
+                used = completion.attempts
         finally:
-            charge.correct(used_tokens(record.attempts))
+            charge.correct(used_tokens(used, decision.plan.input_tokens.tokens))
         self._remember(call, completion)
         watch.completed(completion)
         yield Completed(completion)
@@ -204,6 +207,11 @@ class Pipeline:
 
     def _remember(self, call: Call, completion: Completion) -> None:
         deployment, complexity = completion.answered_by.deployment, completion.decision.plan.complexity
-        self._memory.sessions.answered(call.request.session_id, deployment.id)
+        self._memory.sessions.answered(_session_of(call), deployment.id)
         lesson = Lesson(deployment.model.id, complexity.task, complexity.tier)
         self._memory.feedback.answered(call.request_id, call.tenant, lesson)
+
+
+def _session_of(call: Call) -> str:
+    """The conversation, which is the tenant's own; "" when the call is part of none."""
+    return f"{call.tenant}/{call.request.session_id}" if call.request.session_id else ""

@@ -89,22 +89,23 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
                 return
             async with self._once(request, call) as claim:
                 if claim.answer is None:
-                    answer = await self._relay(call, reader)
-                    claim.keep(answer.SerializeToString())
+                    await self._relay(call, reader, claim.keep)
                     return
             for message in repeated_stream(answer_pb2.CompleteResponse.FromString(claim.answer)):
                 await reader.write(message)
 
-    async def _relay(self, call: Call, reader: PatientWriter) -> answer_pb2.CompleteResponse:
-        """Sends the events of a call as they come, and gives the whole answer."""
-        words, answer = StreamWriter(), answer_pb2.CompleteResponse()
+    async def _relay(self, call: Call, reader: PatientWriter, keep: Callable[[bytes], None] | None = None) -> None:
+        """Sends the events of a call as they come. The answer is kept before it is sent: it is paid for by then."""
+        words = StreamWriter()
         async with aclosing(self._pipeline.stream(call)) as events:
             async for event in events:
-                write = reader.write_last if isinstance(event, Completed) else reader.write
-                for message in words.messages(event):
-                    answer = message.completed
+                messages = words.messages(event)
+                is_last = isinstance(event, Completed)
+                if is_last and keep is not None:
+                    keep(messages[-1].completed.SerializeToString())
+                write = reader.write_last if is_last else reader.write
+                for message in messages:
                     await write(message)
-        return answer
 
     def _once(
         self, request: router_service_pb2.CompleteRequest | router_service_pb2.StreamCompleteRequest, call: Call

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 
+from kit.catalog import snapshot
 from kit.clock import CountingIds, LoopClock, in_virtual_time
-from kit.ledgers import MemoryLedgerStore, asked, attempt, budget, costs, kill, trail_files, trails
+from kit.ledgers import MODEL, MemoryLedgerStore, asked, attempt, budget, costs, kill, trail_files, trails
+from pointsman_server.adapters.stores import ledger_trail
 from pointsman_server.adapters.stores.ledger_trail import NoTrails
 from pointsman_server.domain.call import Attempt, AttemptOutcome
 from pointsman_server.domain.errors import BudgetExceeded, DeadlineExceeded, LedgerUnavailable, RouterError, Step
-from pointsman_server.domain.governance import Period
+from pointsman_server.domain.governance import Governance, Period, TenantPolicy
 from pointsman_server.domain.ledger import BudgetAlert, BudgetKey, BudgetView, EntryOutcome
 from pointsman_server.domain.ledger_ports import Trails
 from pointsman_server.execution import booking
@@ -69,6 +71,7 @@ def in_office(test: Callable[[Office], Awaitable[None]]) -> None:
         office = Office()
         await test(office)
         office.store.is_away = office.store.loses_answers = False
+        office.store.seconds = 0
         await office.close()
         for key, one in office.store.budgets.items():
             assert one.leased == 0
@@ -161,6 +164,20 @@ class TestReserving:
             await spend(accounts, 100, 100, budget(100), tenant="u")
             await asyncio.sleep(1)
             assert office.view(BudgetKey("u", "all", TODAY)) == office.view() == BudgetView(100)
+
+        in_office(test)
+
+    def test_a_tenant_nobody_knows_has_the_budget_of_all_others(self) -> None:
+        """LiteLLM #26672 and #40095: an unknown end user had none."""
+
+        async def test(office: Office) -> None:
+            accounts = await office.open()
+            governance = Governance(others=TenantPolicy(budgets=(budget(100),)))
+            call = replace(asked(tenant="stranger"), snapshot=snapshot(MODEL, governance=governance))
+            async with accounts.reserve(call, 100) as reservation:
+                reservation.settle([attempt(100)])
+            with pytest.raises(BudgetExceeded):
+                await accounts.reserve(call, 1).__aenter__()
 
         in_office(test)
 
@@ -328,6 +345,20 @@ class TestStoreAway:
 
         in_office(test)
 
+    def test_who_hangs_up_while_a_slice_is_leased_leaves_it_for_others(self) -> None:
+        async def test(office: Office) -> None:
+            accounts = await office.open()
+            office.store.seconds = 0.5
+            waiting = asyncio.create_task(spend(accounts, 1, 60, budget(10**6)))
+            await asyncio.sleep(0.2)
+            waiting.cancel()
+            await asyncio.sleep(2)
+            assert accounts.held_micro_usd == 10_000
+            office.store.is_away = True
+            await spend(accounts, 0, 60, budget(10**6))
+
+        in_office(test)
+
     def test_who_hangs_up_while_the_answer_is_lost_leaves_nothing_either(self) -> None:
         async def test(office: Office) -> None:
             accounts = await office.open()
@@ -407,6 +438,15 @@ class TestSettling:
 
         in_office(test)
 
+    def test_a_call_that_nobody_was_asked_for_leaves_nothing(self) -> None:
+        async def test(office: Office) -> None:
+            accounts = await office.open()
+            async with accounts.reserve(asked(), 50) as reservation:
+                reservation.settle([])
+            assert accounts.waiting == 0
+
+        in_office(test)
+
     def test_an_entry_for_each_attempt(self) -> None:
         """R16: attempts that failed are billed for what the provider reports, those that never began for nothing."""
 
@@ -453,9 +493,12 @@ class TestSettling:
             accounts = await office.open()
             with structlog.testing.capture_logs() as logs:
                 await spend(accounts, 300, 100, budget(200), budget(10**6, "other"))
-            (told,) = [line for line in logs if line["event"] == "cost_above_reservation"]
-            assert (told["tenant"], told["budgets"]) == ("t", ["all", "other"])
-            assert (told["reserved_micro_usd"], told["cost_micro_usd"]) == (100, 300)
+            told = [line for line in logs if line["event"] == "cost_above_reservation"]
+            assert [(line["tenant"], line["budget"], line["period"]) for line in told] == [
+                ("t", "all", TODAY),
+                ("t", "other", TODAY),
+            ]
+            assert {(line["reserved_micro_usd"], line["cost_micro_usd"]) for line in told} == {(100, 300)}
             with pytest.raises(BudgetExceeded):
                 await spend(accounts, 1, 1, budget(200))
             await asyncio.sleep(1)
@@ -536,6 +579,85 @@ class TestSettling:
             assert all(one is None or isinstance(one, BudgetExceeded) for one in ended)
             await asyncio.sleep(1)
             assert office.view() == BudgetView(1_000)
+
+        in_office(test)
+
+
+class TestCovering:
+    """C5 and C6: a fallback, a retry or a hedge is paid for beside what was asked before."""
+
+    def test_further_attempts_take_more(self) -> None:
+        async def test(office: Office) -> None:
+            accounts = await office.open()
+            async with accounts.reserve(asked(budget(300), budget(10**6, "other")), 100) as reservation:
+                await reservation.cover(90)
+                await reservation.cover(250)
+                assert office.view().leased_micro_usd == 250
+                with pytest.raises(BudgetExceeded):
+                    await spend(accounts, 1, 51, budget(300))
+                reservation.settle([attempt(80, AttemptOutcome.FAILED), attempt(150)])
+            await asyncio.sleep(1)
+            assert office.view() == BudgetView(230)
+            assert office.view(BudgetKey("t", "other", TODAY)).settled_micro_usd == 230
+
+        in_office(test)
+
+    def test_what_the_budget_has_not_is_refused_and_what_was_taken_stays(self) -> None:
+        async def test(office: Office) -> None:
+            accounts = await office.open()
+            async with accounts.reserve(asked(budget(150)), 100) as reservation:
+                with pytest.raises(BudgetExceeded):
+                    await reservation.cover(200)
+                await reservation.cover(150)
+                reservation.settle([attempt(100), attempt(20)])
+            await asyncio.sleep(1)
+            assert office.view() == BudgetView(120)
+
+        in_office(test)
+
+    def test_costs_above_all_that_was_taken_are_booked(self) -> None:
+        async def test(office: Office) -> None:
+            accounts = await office.open()
+            async with accounts.reserve(asked(budget(150)), 100) as reservation:
+                await reservation.cover(150)
+                reservation.settle([attempt(170)])
+            await asyncio.sleep(1)
+            assert office.view() == BudgetView(170)
+
+        in_office(test)
+
+    def test_unsettled_all_of_it_is_booked(self) -> None:
+        async def test(office: Office) -> None:
+            accounts = await office.open()
+            async with accounts.reserve(asked(budget(200)), 100) as reservation:
+                await reservation.cover(150)
+            with pytest.raises(ValueError, match="covers nothing"):
+                await reservation.cover(151)
+            await asyncio.sleep(1)
+            assert office.view() == BudgetView(150)
+
+        in_office(test)
+
+    def test_after_a_death_all_of_it_is_lost(self, tmp_path: Path) -> None:
+        async def test(office: Office) -> None:
+            dying = await office.open(trails(tmp_path))
+            async with dying.reserve(asked(budget(10**6)), 100) as reservation:
+                await reservation.cover(170)
+                await kill(dying)
+            office.running.remove(dying)
+            await office.open(trails(tmp_path))
+            assert office.view() == BudgetView(170, 0, 170)
+
+        in_office(test)
+
+    def test_without_budgets_anything_is_covered(self) -> None:
+        async def test(office: Office) -> None:
+            accounts = await office.open()
+            async with accounts.reserve(asked(), 100) as reservation:
+                await reservation.cover(10**9)
+                reservation.settle([attempt(7)])
+            await asyncio.sleep(1)
+            assert [one.cost_micro_usd for one in office.store.entries] == [7]
 
         in_office(test)
 
@@ -742,6 +864,23 @@ class TestDeath:
 
         in_office(test)
 
+    def test_a_trail_that_may_lack_something_returns_nothing(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """After a power cut: what it tells is true, and what else was done nobody knows."""
+
+        async def test(office: Office) -> None:
+            dying = await office.open(trails(tmp_path))
+            await spend(dying, 30, 100, budget(10**6))
+            await kill(dying)
+            office.running.remove(dying)
+            monkeypatch.setattr(ledger_trail, "_BOOT_ID", tmp_path / "none")
+            await office.open(trails(tmp_path))
+            assert office.view() == BudgetView(10_000, 0, 9_970)
+            assert len(office.store.entries) == 1
+
+        in_office(test)
+
     def test_who_was_taken_for_dead_and_lives_puts_it_right(self) -> None:
         async def test(office: Office) -> None:
             sleeping = await office.open()
@@ -847,7 +986,8 @@ class TestTheEnd:
     def test_waits_for_what_is_being_asked(self) -> None:
         async def test(office: Office) -> None:
             accounts = await office.open()
-            office.store.seconds = 1
+            await asyncio.sleep(1)
+            office.store.seconds = 2
             waiting = asyncio.create_task(spend(accounts, 1, 60, budget(100)))
             await asyncio.sleep(0.5)
             waiting.cancel()
@@ -855,6 +995,41 @@ class TestTheEnd:
             await accounts.close()
             office.running.clear()
             assert office.view() == BudgetView()
+
+        in_office(test)
+
+    def test_does_not_wait_for_a_store_that_hangs(self, tmp_path: Path) -> None:
+        async def test(office: Office) -> None:
+            accounts = await office.open(trails(tmp_path))
+            await spend(accounts, 30, 100, budget(10**6))
+            office.store.seconds = 1_000
+            await asyncio.sleep(1)
+            started = office.clock.monotonic()
+            await accounts.close()
+            assert office.clock.monotonic() - started == pytest.approx(10)
+            office.running.clear()
+            office.store.seconds = 0
+            await office.open(trails(tmp_path))
+            assert office.view() == BudgetView(30)
+
+        in_office(test)
+
+    def test_a_call_that_still_runs_is_booked_by_whoever_comes_next(self, tmp_path: Path) -> None:
+        async def test(office: Office) -> None:
+            accounts = await office.open(trails(tmp_path))
+            async with accounts.reserve(asked(budget(10**6)), 100) as reservation:
+                await accounts.close()
+                reservation.settle([attempt(10)])  # too late
+            office.running.clear()
+            assert office.view() == BudgetView(0, 100)
+            await office.open(trails(tmp_path))
+            assert office.view() == BudgetView(100, 0, 100)
+
+        in_office(test)
+
+    def test_before_the_beginning_is_nothing(self) -> None:
+        async def test(office: Office) -> None:
+            await Accounts(office.store, NoTrails(), office.clock, office.ids, office.alerts.append).close()
 
         in_office(test)
 

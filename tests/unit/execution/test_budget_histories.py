@@ -111,6 +111,23 @@ class Spending(RuleBasedStateMachine):
         self.run(leave())
         self.spent.update(dict.fromkeys(call.names, cost))
 
+    @precondition(lambda self: self.calls)
+    @rule(which=st.integers(0), more=st.integers(1, 80))
+    def another_attempt(self, which: int, more: int) -> None:
+        call = self.calls[which % len(self.calls)]
+
+        async def cover() -> bool:
+            try:
+                await call.reservation.cover(call.worst + more)
+            except (BudgetExceeded, LedgerUnavailable):
+                return False
+            return True
+
+        if self.run(cover()):
+            call.worst += more
+            for name in call.names:
+                assert self.spent[name] + self.lost[name] + self.under_way(name) <= self.limits[name]
+
     @rule(place=st.integers(0, PROCESSES - 1))
     def die(self, place: int) -> None:
         for call in [call for call in self.calls if call.place == place]:

@@ -11,6 +11,7 @@ from kit.remembering import Remembered
 from kit.running import RichError
 from pointsman.v1 import feedback_service_pb2_grpc, router_service_pb2_grpc
 from pointsman.v1.feedback_service_pb2 import RecordFeedbackRequest
+from pointsman_server.domain.caller import LOCAL_TENANT
 from pointsman_server.domain.experience import Lesson, Verdicts
 from pointsman_server.domain.plan import TaskType
 from pointsman_server.domain.request import Tier
@@ -28,7 +29,7 @@ class House:
 
     def __init__(self) -> None:
         self.remembered = Remembered(FakeClock())
-        self.remembered.feedback.answered(ANSWERED, "", LESSON)
+        self.remembered.feedback.answered(ANSWERED, LOCAL_TENANT, LESSON)
 
     async def judge(self, **fields: Any) -> Any:
         async with open_door(NOBODY, FeedbackServicer(self.remembered.feedback)) as door:

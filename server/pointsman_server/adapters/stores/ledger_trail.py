@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -62,15 +62,18 @@ class FolderTrails:
 
 
 class FileTrail:
-    """See `Trail`. Where the disk refuses, the file is removed: what is left of it would not be the truth."""
+    """See `Trail`. The file is made when there is something to say.
+
+    Where the disk refuses, the file is removed: what is left of it would not be the truth.
+    """
 
     def __init__(self, path: Path, writer: str, boot_id: str) -> None:
         self._path = path
         self._writer = writer
         self._boot_id = boot_id
         self._file: int | None = None
+        self._has_ended = False
         self._bytes = self._begun_bytes = 0
-        self.begin_anew(Remains(writer))
 
     @property
     def is_long(self) -> bool:
@@ -91,6 +94,8 @@ class FileTrail:
 
     def begin_anew(self, remains: Remains) -> None:
         """See `Trail.begin_anew`."""
+        if self._has_ended:
+            return
         lines = b"".join(_lines(remains, self._boot_id))
         old = self._file
         try:
@@ -118,11 +123,14 @@ class FileTrail:
 
     def leave(self) -> None:
         """See `Trail.leave`."""
+        self._has_ended = True
         if self._file is not None:
             os.close(self._file)
             self._file = None
 
     def _write(self, line: bytes) -> None:
+        if self._file is None:
+            self.begin_anew(Remains(self._writer))
         if self._file is None:
             return
         try:
@@ -265,8 +273,8 @@ class _Reading:
             case "reserved", (number, takes):
                 self._outstanding[number] = [(name, amount) for name, amount in takes]
             case "booked", (reservation, number, changes, entries):
-                self._outstanding.pop(reservation, None)
                 self._book(Booking(number, tuple(map(_change, changes)), tuple(map(_entry, entries))))
+                self._outstanding.pop(reservation, None)
             case _:
                 raise ValueError("another version wrote it")
 
@@ -296,7 +304,7 @@ def _leased(name: str, key: BudgetKey, amount: int) -> bytes:
 
 def _booked(booking: Booking, reservation: int | None) -> bytes:
     changes = [(change[0], tuple(change[1]), *change[2:]) for change in booking.changes]
-    return _line(_BOOKED, reservation, booking.number, changes, booking.entries)
+    return _line(_BOOKED, reservation, booking.number, changes, [tuple(entry) for entry in booking.entries])
 
 
 def _line(*said: object) -> bytes:
@@ -308,8 +316,9 @@ def _change(said: Sequence[Any]) -> LeaseChange:
     return LeaseChange(name, BudgetKey(*key), *rest)
 
 
-def _entry(said: Mapping[str, Any]) -> Entry:
-    return Entry(**{**said, "outcome": EntryOutcome(said["outcome"])})
+def _entry(said: Sequence[Any]) -> Entry:
+    entry = Entry(*said)
+    return entry._replace(outcome=EntryOutcome(entry.outcome))
 
 
 def _write_all(file: int, lines: bytes) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from hashlib import blake2b
+from operator import attrgetter
 
 from sqlalchemy import insert
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from pointsman_server.adapters.stores.sql.inserting import insert_or
+from pointsman_server.adapters.stores.sql.inserting import insert_or_add
 from pointsman_server.adapters.stores.sql.schema import ledger_entries, usage_daily
 from pointsman_server.domain.ledger import Entry
 
@@ -32,6 +32,9 @@ SUMS = (
 
 _SECONDS_PER_DAY = 86_400
 
+_INSERT = insert(ledger_entries)
+_counts_of = attrgetter(*SUMS[:-1])
+
 
 def day_of(at: float) -> str:
     """The day of UTC, as 2026-11-21."""
@@ -47,26 +50,22 @@ async def insert_entries(connection: AsyncConnection, entries: Sequence[Entry]) 
     """Writes entries, and adds them to the sums of their day."""
     if not entries:
         return
-    await connection.execute(insert(ledger_entries), [_row(entry) for entry in entries])
-    added = insert_or(connection, usage_daily)
-    added = added.on_conflict_do_update(
-        index_elements=_KEY, set_={name: usage_daily.c[name] + added.excluded[name] for name in SUMS}
-    )
-    await connection.execute(added, _sums(entries))
+    await connection.execute(_INSERT, [_row(entry) for entry in entries])
+    await connection.execute(insert_or_add(connection, usage_daily, SUMS), _sums(entries))
 
 
 def _row(entry: Entry) -> dict[str, object]:
-    return {**asdict(entry), "outcome": entry.outcome.value}
+    row = entry._asdict()
+    row["outcome"] = entry.outcome.value
+    return row
 
 
 def _sums(entries: Sequence[Entry]) -> list[dict[str, object]]:
     """One row for each group, in the order in which all writers lock them."""
-    groups: dict[tuple[int, str, str, str], Counter[str]] = defaultdict(Counter)
+    groups: dict[tuple[int, str, str, str], list[tuple[int, ...]]] = defaultdict(list)
     for entry in entries:
         group = groups[int(entry.at // _SECONDS_PER_DAY), entry.tenant, entry.model, entry.labels_json]
-        for name in SUMS[:-1]:
-            group[name] += getattr(entry, name)
-        group[SUMS[-1]] += entry.cost_micro_usd if entry.estimated else 0
+        group.append((*_counts_of(entry), entry.cost_micro_usd if entry.estimated else 0))
     rows = [
         {
             "day": day_of(day * _SECONDS_PER_DAY),
@@ -74,8 +73,8 @@ def _sums(entries: Sequence[Entry]) -> list[dict[str, object]]:
             "model": model,
             "labels_digest": digest_of(labels),
             "labels_json": labels,
-            **sums,
+            **{name: sum(column) for name, column in zip(SUMS, zip(*counts, strict=True), strict=True)},
         }
-        for (day, tenant, model, labels), sums in groups.items()
+        for (day, tenant, model, labels), counts in groups.items()
     ]
     return sorted(rows, key=lambda row: [row[name] for name in _KEY])

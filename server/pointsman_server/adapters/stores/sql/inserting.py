@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TypeAlias
 
 from sqlalchemy import Table
@@ -13,9 +14,31 @@ _Insert: TypeAlias = postgresql.Insert | sqlite.Insert
 
 def insert_or(connection: AsyncConnection, table: Table) -> _Insert:
     """The engine's own INSERT, which knows ON CONFLICT."""
-    return sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
+    return _insert(table, connection.dialect.name)
 
 
 def insert_new(connection: AsyncConnection, table: Table) -> _Insert:
     """An INSERT that leaves rows alone that are there."""
-    return insert_or(connection, table).on_conflict_do_nothing()
+    return _insert_new(table, connection.dialect.name)
+
+
+def insert_or_add(connection: AsyncConnection, table: Table, sums: tuple[str, ...]) -> _Insert:
+    """An INSERT that adds to these columns of a row that is there already."""
+    return _insert_or_add(table, sums, connection.dialect.name)
+
+
+# Making a statement costs more than running it.
+@cache
+def _insert_new(table: Table, engine: str) -> _Insert:
+    return _insert(table, engine).on_conflict_do_nothing()
+
+
+@cache
+def _insert_or_add(table: Table, sums: tuple[str, ...], engine: str) -> _Insert:
+    statement = _insert(table, engine)
+    added = {name: table.c[name] + statement.excluded[name] for name in sums}
+    return statement.on_conflict_do_update(index_elements=[column.name for column in table.primary_key], set_=added)
+
+
+def _insert(table: Table, engine: str) -> _Insert:
+    return sqlite.insert(table) if engine == "sqlite" else postgresql.insert(table)

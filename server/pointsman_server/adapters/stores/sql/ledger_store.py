@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from sqlalchemy import Row, and_, delete, func, insert, select, tuple_, update
+from sqlalchemy import BigInteger, Row, and_, bindparam, delete, func, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pointsman_server.adapters.stores.sql.database import Database
@@ -26,6 +26,52 @@ _WRITER = ledger_writers.c
 
 _KEY = (_STATE.tenant, _STATE.budget, _STATE.period)
 _VIEW = (_STATE.settled_micro_usd, _STATE.leased_micro_usd, _STATE.lost_micro_usd, _STATE.alerted_percent)
+_MONEY = ("settled_micro_usd", "leased_micro_usd", "lost_micro_usd")
+_EMPTY = dict(zip((column.name for column in _VIEW), BudgetView(), strict=True))
+
+_IS_IT = and_(*(column == bindparam(f"its_{column.name}") for column in _KEY))
+
+# Statements are made once: making one, and finding out that it is known, costs more than running it.
+_SET_ASIDE = (
+    update(budget_states)
+    .where(
+        _IS_IT,
+        _STATE.settled_micro_usd + _STATE.leased_micro_usd + bindparam("remaining", type_=BigInteger)
+        <= bindparam("limit", type_=BigInteger),
+    )
+    .values(leased_micro_usd=_STATE.leased_micro_usd + bindparam("amount", type_=BigInteger))
+    .returning(*_VIEW)
+)
+_MOVE = (
+    update(budget_states)
+    .where(_IS_IT)
+    .values({name: _STATE[name] + bindparam(f"more_{name}", type_=BigInteger) for name in _MONEY})
+)
+_MARK_ALERTED = (
+    update(budget_states)
+    .where(_IS_IT, _STATE.alerted_percent < bindparam("percent"))
+    .values(alerted_percent=bindparam("percent"))
+)
+_LOCK_STATE = select(_STATE.tenant).where(_IS_IT).with_for_update()
+_VIEWS = select(*_KEY, *_VIEW).where(tuple_(*_KEY).in_(bindparam("keys", expanding=True)))
+_SHRINK = (
+    update(budget_leases)
+    .where(_LEASE.id == bindparam("lease"))
+    .values(amount_micro_usd=_LEASE.amount_micro_usd - bindparam("left", type_=BigInteger))
+    .returning(_LEASE.amount_micro_usd, _LEASE.is_lost)
+)
+_REMOVE = delete(budget_leases).where(_LEASE.id == bindparam("lease"))
+_AMOUNT = select(_LEASE.amount_micro_usd).where(_LEASE.id == bindparam("lease"))
+_HELD = select(budget_leases).where(_LEASE.writer == bindparam("writer")).order_by(_LEASE.id).with_for_update()
+_STANDING = select(_LEASE.id).where(_LEASE.writer == bindparam("writer"), ~_LEASE.is_lost)
+_APPLIED = select(_WRITER.applied).where(_WRITER.id == bindparam("writer")).with_for_update()
+_BEATS = select(_WRITER.beats).where(_WRITER.id == bindparam("writer")).with_for_update()
+_SEE = (
+    update(ledger_writers)
+    .where(_WRITER.id == bindparam("writer"))
+    .values(beats=_WRITER.beats + 1, seen_at=bindparam("now"))
+)
+_SEE_APPLIED = _SEE.values(applied=bindparam("applied_now", type_=BigInteger))
 
 _Deltas: TypeAlias = dict[BudgetKey, Counter[str]]
 
@@ -61,16 +107,14 @@ class SqlLedgerStore:
         """See `LedgerStore.pulse`."""
         async with self._database.write() as connection:
             await self._see(connection, writer)
-            held = await connection.execute(select(_LEASE.id).where(_LEASE.writer == writer, ~_LEASE.is_lost))
+            held = await connection.execute(_STANDING, {"writer": writer})
             return Pulse(frozenset(held.scalars()), await _views(connection, keys))
 
     async def mark_alerted(self, key: BudgetKey, percent: int) -> bool:
         """See `LedgerStore.mark_alerted`."""
         async with self._database.write() as connection:
             await _ensure_state(connection, key)
-            marked = await connection.execute(
-                update(budget_states).where(_is(key), _STATE.alerted_percent < percent).values(alerted_percent=percent)
-            )
+            marked = await connection.execute(_MARK_ALERTED, {**_its(key), "percent": percent})
             return bool(marked.rowcount)
 
     async def lessees(self) -> Mapping[str, int]:
@@ -84,25 +128,23 @@ class SqlLedgerStore:
 
     async def take_away(self, writer: str, beats: int | None) -> int:
         """See `LedgerStore.take_away`."""
-        standing = select(budget_leases).where(_LEASE.writer == writer, ~_LEASE.is_lost)
         async with self._database.write() as connection:
             if beats is not None and await _beats(connection, writer) != beats:
                 return 0
-            rows = (await connection.execute(standing.order_by(_LEASE.id).with_for_update())).all()
+            rows = [row for row in await connection.execute(_HELD, {"writer": writer}) if not row.is_lost]
             ids = [row.id for row in rows]
             await connection.execute(update(budget_leases).where(_LEASE.id.in_(ids)).values(is_lost=True))
             deltas: _Deltas = defaultdict(Counter)
             for row in rows:
                 amount = row.amount_micro_usd
-                deltas[_key_of(row)].update({"settled": amount, "leased": -amount, "lost": amount})
+                deltas[_key_of(row)].update(_moved(settled=amount, leased=-amount, lost=amount))
             await _move_all(connection, deltas)
             return sum(row.amount_micro_usd for row in rows)
 
     async def give_back(self, writer: str) -> int:
         """See `LedgerStore.give_back`."""
-        held = select(budget_leases).where(_LEASE.writer == writer).order_by(_LEASE.id).with_for_update()
         async with self._database.write() as connection:
-            rows = (await connection.execute(held)).all()
+            rows = (await connection.execute(_HELD, {"writer": writer})).all()
             await _apply(
                 connection,
                 [LeaseChange(row.id, _key_of(row), returned_micro_usd=row.amount_micro_usd) for row in rows],
@@ -119,13 +161,10 @@ class SqlLedgerStore:
             await connection.execute(delete(ledger_writers).where(_WRITER.seen_at < before, _WRITER.id.not_in(held)))
 
     async def _see(self, connection: AsyncConnection, writer: str, applied: int | None = None) -> None:
-        now = self._clock.now()
-        seen: dict[str, Any] = {"beats": _WRITER.beats + 1, "seen_at": now}
-        if applied is not None:
-            seen["applied"] = applied
-        updated = await connection.execute(update(ledger_writers).where(_WRITER.id == writer).values(seen))
+        seen = {"writer": writer, "now": self._clock.now(), "applied_now": applied}
+        updated = await connection.execute(_SEE if applied is None else _SEE_APPLIED, seen)
         if not updated.rowcount:
-            first = {"id": writer, "beats": 1, "applied": applied or 0, "seen_at": now}
+            first = {"id": writer, "beats": 1, "applied": applied or 0, "seen_at": seen["now"]}
             await connection.execute(insert_new(connection, ledger_writers), first)
 
 
@@ -157,26 +196,18 @@ async def _grant(connection: AsyncConnection, writer: str, wish: LeaseWish) -> L
 
 async def _set_aside(connection: AsyncConnection, wish: LeaseWish, amount: int, remaining: int) -> BudgetView | None:
     """How the budget stands with this amount leased; None if it has less than `remaining`."""
-    fits = _STATE.settled_micro_usd + _STATE.leased_micro_usd + remaining <= wish.limit_micro_usd
-    leased = await connection.execute(
-        update(budget_states)
-        .where(_is(wish.key), fits)
-        .values(leased_micro_usd=_STATE.leased_micro_usd + amount)
-        .returning(*_VIEW)
-    )
-    row = leased.first()
+    asked = {**_its(wish.key), "amount": amount, "remaining": remaining, "limit": wish.limit_micro_usd}
+    row = (await connection.execute(_SET_ASIDE, asked)).first()
     return None if row is None else BudgetView(*row)
 
 
 async def _applied(connection: AsyncConnection, writer: str) -> int:
     """The number of the writer's last booking; nobody else books in its name until the transaction ends."""
-    mine = select(_WRITER.applied).where(_WRITER.id == writer).with_for_update()
-    return (await connection.execute(mine)).scalar() or 0
+    return (await connection.execute(_APPLIED, {"writer": writer})).scalar() or 0
 
 
 async def _beats(connection: AsyncConnection, writer: str) -> int:
-    mine = select(_WRITER.beats).where(_WRITER.id == writer).with_for_update()
-    found = (await connection.execute(mine)).scalar()
+    found = (await connection.execute(_BEATS, {"writer": writer})).scalar()
     return -1 if found is None else found
 
 
@@ -200,8 +231,8 @@ def _merged(changes: Iterable[LeaseChange]) -> list[LeaseChange]:
 async def _resolved(connection: AsyncConnection, change: LeaseChange) -> LeaseChange:
     """A doubtful lease as what it is: all of it returns, which is nothing if it was never granted."""
     # Whoever grants it locks the budget first: where that still goes on, this waits for its end.
-    await connection.execute(select(_STATE.tenant).where(_is(change.key)).with_for_update())
-    granted = await connection.execute(select(_LEASE.amount_micro_usd).where(_LEASE.id == change.lease_id))
+    await connection.execute(_LOCK_STATE, _its(change.key))
+    granted = await connection.execute(_AMOUNT, {"lease": change.lease_id})
     return LeaseChange(change.lease_id, change.key, returned_micro_usd=granted.scalar() or 0)
 
 
@@ -212,24 +243,18 @@ async def _apply_one(connection: AsyncConnection, change: LeaseChange) -> dict[s
     lease = await _shrink(connection, change.lease_id, left) if left else None
     if lease is None:
         # A database that came back from a power cut may have forgotten a lease; what was spent of it counts.
-        return {"settled": spent + lost + change.beyond_micro_usd, "lost": lost}
+        return _moved(settled=spent + lost + change.beyond_micro_usd, lost=lost)
     if lease.is_lost:
         # All of it is booked as lost, and what is known now is not.
-        return {"settled": change.beyond_micro_usd - returned, "lost": -spent - returned}
-    return {"settled": spent + lost + change.beyond_micro_usd, "leased": -left, "lost": lost}
+        return _moved(settled=change.beyond_micro_usd - returned, lost=-spent - returned)
+    return _moved(settled=spent + lost + change.beyond_micro_usd, leased=-left, lost=lost)
 
 
 async def _shrink(connection: AsyncConnection, lease_id: str, left: int) -> Row[Any] | None:
     """The lease as it is then, None if there is none; an empty one is removed."""
-    shrunk = await connection.execute(
-        update(budget_leases)
-        .where(_LEASE.id == lease_id)
-        .values(amount_micro_usd=_LEASE.amount_micro_usd - left)
-        .returning(_LEASE.amount_micro_usd, _LEASE.is_lost)
-    )
-    lease = shrunk.first()
+    lease = (await connection.execute(_SHRINK, {"lease": lease_id, "left": left})).first()
     if lease is not None and lease.amount_micro_usd == 0:
-        await connection.execute(delete(budget_leases).where(_LEASE.id == lease_id))
+        await connection.execute(_REMOVE, {"lease": lease_id})
     return lease
 
 
@@ -238,32 +263,34 @@ async def _move_all(connection: AsyncConnection, deltas: _Deltas) -> None:
         await _move(connection, key, delta)
 
 
+def _moved(*, settled: int = 0, leased: int = 0, lost: int = 0) -> dict[str, int]:
+    return dict(zip(_MONEY, (settled, leased, lost), strict=True))
+
+
 async def _move(connection: AsyncConnection, key: BudgetKey, delta: Mapping[str, int]) -> None:
     if not any(delta.values()):
         return
-    moved = {f"{name}_micro_usd": _STATE[f"{name}_micro_usd"] + amount for name, amount in delta.items() if amount}
-    statement = update(budget_states).where(_is(key)).values(moved)
-    if not (await connection.execute(statement)).rowcount:
+    moved = {**_its(key), **{f"more_{name}": delta[name] for name in _MONEY}}
+    if not (await connection.execute(_MOVE, moved)).rowcount:
         await _ensure_state(connection, key)
-        await connection.execute(statement)
+        await connection.execute(_MOVE, moved)
 
 
 async def _ensure_state(connection: AsyncConnection, key: BudgetKey) -> bool:
     """Makes the budget's row; False if it is there."""
-    empty = dict(zip((column.name for column in _VIEW), BudgetView(), strict=True))
-    made = await connection.execute(insert_new(connection, budget_states), {**key._asdict(), **empty})
+    made = await connection.execute(insert_new(connection, budget_states), {**key._asdict(), **_EMPTY})
     return bool(made.rowcount)
 
 
 async def _views(connection: AsyncConnection, keys: Collection[BudgetKey]) -> dict[BudgetKey, BudgetView]:
     if not keys:
         return {}
-    rows = await connection.execute(select(*_KEY, *_VIEW).where(tuple_(*_KEY).in_(sorted(keys))))
+    rows = await connection.execute(_VIEWS, {"keys": sorted(keys)})
     return {BudgetKey(*row[:3]): BudgetView(*row[3:]) for row in rows}
 
 
-def _is(key: BudgetKey) -> Any:
-    return and_(_STATE.tenant == key.tenant, _STATE.budget == key.budget, _STATE.period == key.period)
+def _its(key: BudgetKey) -> dict[str, object]:
+    return {f"its_{name}": value for name, value in key._asdict().items()}
 
 
 def _key_of(row: Row[Any]) -> BudgetKey:

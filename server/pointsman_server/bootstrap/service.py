@@ -67,14 +67,14 @@ class Service:
         *,
         environ: Mapping[str, str] | None = None,
         file_was_chosen: bool = False,
-        shares_addresses: bool = False,
+        worker: int = 0,
     ) -> None:
         self._settings = settings
         self._record = record
         self._file_was_chosen = file_was_chosen
-        self._shares_addresses = shares_addresses
+        self._worker = worker
         self._clock, self._ids = SystemClock(), RandomIds()
-        self._state = StateFolder(Path(settings.state_dir) if settings.state_dir else None)
+        self._state = StateFolder(Path(settings.state_dir) if settings.state_dir else None, worker)
         self._wire = HttpWire()
         self._adapters = AdapterBook(self._wire)
         self._books = Books(settings, self._clock, self._ids)
@@ -184,7 +184,7 @@ class Service:
             address=str(settings.grpc_address),
             offer_reflection=settings.reflection,
             admin_address=str(settings.admin_address or ""),
-            shares_addresses=self._shares_addresses,
+            shares_addresses=self._worker > 0,
             certificates=certificates_of(settings),
             interceptors=self._observed.interceptors,
         )

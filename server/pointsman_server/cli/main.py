@@ -20,6 +20,8 @@ _COMMANDS = (
     "flags",
     "kill",
     "policy",
+    "usage",
+    "ledger",
     "replay",
     "evaluate",
 )

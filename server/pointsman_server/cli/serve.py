@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 import click
 import structlog
 
 from pointsman_server.bootstrap.callers import certificates_of
-from pointsman_server.bootstrap.lifecycle import run_service
+from pointsman_server.bootstrap.lifecycle import run_service, run_worker
 from pointsman_server.bootstrap.logs import configure_logs
 from pointsman_server.bootstrap.policies import choose_policy_file, is_shipped
 from pointsman_server.bootstrap.service import Service
+from pointsman_server.bootstrap.workers import run_workers
 from pointsman_server.cli.configuration import (
     GRPC_ADDRESS_VARIABLE,
     POLICY_VARIABLE,
@@ -33,7 +35,8 @@ _LOG = structlog.stdlib.get_logger("pointsman.cli")
 @click.command(short_help="Answer calls.")
 @click.option("--policy", metavar="FILE", help=f"The policy file.  [env var: {POLICY_VARIABLE}]")
 @click.option("--grpc-address", metavar="HOST:PORT", help=f"Where to listen.  [env var: {GRPC_ADDRESS_VARIABLE}]")
-def serve(policy: str | None, grpc_address: str | None) -> None:
+@click.option("--worker", type=int, default=0, hidden=True)
+def serve(policy: str | None, grpc_address: str | None, worker: int) -> None:
     """Answer calls until SIGTERM or SIGINT.
 
     Without a policy file the shipped policy is used: it calls the providers whose keys are in the environment, and
@@ -42,18 +45,30 @@ def serve(policy: str | None, grpc_address: str | None) -> None:
     environ = environment({POLICY_VARIABLE: policy, GRPC_ADDRESS_VARIABLE: grpc_address})
     settings = read_settings(environ)
     _refuse_exposure(settings)
-    loaded = read_policy(choose_policy_file(settings, environ), environ)
+    policy_file = choose_policy_file(settings, environ)
+    loaded = read_policy(policy_file, environ)
     configure_logs(settings.log_level)
-    _warn(environ, settings, loaded)
+    if not worker:
+        _warn(environ, settings, loaded)
     try:
-        chosen = not is_shipped(loaded.snapshot.source)
-        service = Service(settings, loaded.snapshot, loaded.record, environ=environ, file_was_chosen=chosen)
-        run_service(service, on_ready=lambda port: _announce(settings, port))
+        if settings.workers > 1 and not worker:
+            told = {**environ, POLICY_VARIABLE: policy_file}
+            raise SystemExit(run_workers(settings, told, on_ready=lambda port: _announce(settings, port)))
+        _serve(settings, loaded, environ, worker)
     except (CertificateError, StoreUnavailableError, ValueError) as error:
         raise ConfigurationError(str(error)) from error
     except OSError as error:
         remedy = "--grpc-address 127.0.0.1:50052, and POINTSMAN_HTTP_ADDRESS=127.0.0.1:8081 for HTTP"
         raise click.ClickException(f"{error}\nStop it, or listen elsewhere: {remedy}") from error
+
+
+def _serve(settings: Settings, loaded: LoadedPolicy, environ: Mapping[str, str], worker: int) -> None:
+    chosen = not is_shipped(loaded.snapshot.source)
+    service = Service(settings, loaded.snapshot, loaded.record, environ=environ, file_was_chosen=chosen, worker=worker)
+    if worker:
+        run_worker(service, on_ready=lambda: click.echo(json.dumps({"http_port": service.http_port})))
+    else:
+        run_service(service, on_ready=lambda port: _announce(settings, port))
 
 
 def _refuse_exposure(settings: Settings) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ipaddress
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -77,11 +76,6 @@ class SettingsError(Exception):
         super().__init__("\n".join(str(problem) for problem in problems))
 
 
-def _cores() -> int:
-    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(usable, _MAX_WORKERS)
-
-
 @dataclass(frozen=True, slots=True)
 class Settings:
     """What a process is told by its environment; each field is `POINTSMAN_` and its name in capitals.
@@ -102,7 +96,7 @@ class Settings:
     database_url: str = field(default="sqlite:///var/pointsman.db", repr=False)
     redis_url: str = field(default="", repr=False)
     state_dir: str = "var"
-    workers: int = field(default_factory=_cores)
+    workers: int = 1
     log_level: LogLevel = LogLevel.INFO
     reflection: bool = True
     max_concurrent_calls: int = 256

@@ -10,7 +10,14 @@ from random import Random
 
 from pointsman_server.domain.call import Attempt, AttemptPurpose, Call
 from pointsman_server.domain.catalog import Deployment
-from pointsman_server.domain.errors import DeadlineExceeded, NobodyHealthy, Overloaded, RouterError, Step
+from pointsman_server.domain.errors import (
+    DeadlineExceeded,
+    NobodyHealthy,
+    NoEligibleDeployment,
+    Overloaded,
+    RouterError,
+    Step,
+)
 from pointsman_server.domain.faults import ProviderFault
 from pointsman_server.domain.plan import Candidate, ExclusionReason, Rejection, RoutePlan
 from pointsman_server.domain.ports import Clock, Operation, Telemetry
@@ -144,6 +151,8 @@ class Agenda:
         if any(one.reason is ExclusionReason.BUSY for one in refusals):
             self._keepers.telemetry.shed("deployment")
             return Overloaded(BUSY_RETRY_SECONDS)
+        if refusals and all(one.reason is ExclusionReason.KILL_SWITCH for one in refusals):
+            return NoEligibleDeployment(refusals)
         view = self._keepers.health.view()
         return NobodyHealthy(refusals, view.retry_after_seconds(one.deployment_id for one in refusals))
 

@@ -66,7 +66,9 @@ class Governing:
 
     def view(self, health: HealthView, call: Call) -> HealthView:
         """Health, without what operators stopped."""
-        return with_rejections(health, stopped_deployments(self._control(), call.snapshot))
+        stopped = stopped_deployments(self._control(), call.snapshot)
+        # Goes before what the deployments' health says: that passes, this does not.
+        return replace(health, rejections={**health.rejections, **stopped}) if stopped else health
 
     def is_recorded(self, call: Call) -> bool:
         """Whether the call's decision is kept."""

@@ -13,7 +13,7 @@ def test_defaults() -> None:
     assert settings.policy_file == "pointsman.yaml"
     assert settings.database_url == "sqlite:///var/pointsman.db"
     assert settings.redis_url == ""
-    assert settings.workers >= 1
+    assert settings.workers == 1
     assert settings.log_level is LogLevel.INFO
     assert settings.reflection is True
     assert settings.max_concurrent_calls == 256

@@ -33,12 +33,13 @@ T = TypeVar("T")
 
 @dataclass
 class Running:
-    """A call under way: who serves it, what it may cost, and which budgets it takes that from."""
+    """A call under way: who serves it, what it may cost, and the budgets it takes that from, as it knows them."""
 
     place: int
     reservation: BudgetReservation
     worst: int
     names: tuple[str, ...]
+    limits: dict[str, int]
 
 
 class Spending(RuleBasedStateMachine):
@@ -93,9 +94,12 @@ class Spending(RuleBasedStateMachine):
         reservation = self.run(enter())
         if reservation is None:
             return
-        self.calls.append(Running(place, reservation, worst, tuple(names)))
-        for name in names:
-            assert self.spent[name] + self.lost[name] + self.under_way(name) <= self.limits[name]
+        self.calls.append(Running(place, reservation, worst, tuple(names), dict(self.limits)))
+        self.admitted(self.calls[-1])
+
+    def admitted(self, call: Running) -> None:
+        for name in call.names:
+            assert self.spent[name] + self.lost[name] + self.under_way(name) <= call.limits[name]
 
     @precondition(lambda self: self.calls)
     @rule(which=st.integers(0), part=st.floats(0, 1), forgotten=st.booleans())
@@ -125,8 +129,7 @@ class Spending(RuleBasedStateMachine):
 
         if self.run(cover()):
             call.worst += more
-            for name in call.names:
-                assert self.spent[name] + self.lost[name] + self.under_way(name) <= self.limits[name]
+            self.admitted(call)
 
     @rule(place=st.integers(0, PROCESSES - 1))
     def die(self, place: int) -> None:

@@ -305,7 +305,7 @@ _TABLE: dict[type[BaseException], Callable[..., ErrorStatus]] = {
     ),
     errors.LedgerUnavailable: lambda error: ErrorStatus(
         grpc.StatusCode.UNAVAILABLE,
-        ErrorReason.ERROR_REASON_OVERLOADED,
+        ErrorReason.ERROR_REASON_STORE_UNAVAILABLE,
         str(error),
         (_retry_info(error.retry_after_seconds),),
     ),

@@ -125,7 +125,8 @@ class TestUsage:
 
     async def test_labels_as_long_as_requests_may_carry(self, database: Database) -> None:
         labels = "{" + ",".join(f'"{"k" * 62}{n:02}":"{"v" * 256}"' for n in range(32)) + "}"
-        await write(database, [entry(3, labels_json=labels), entry(4, labels_json=labels)])
+        price = "a name of a price list, a model and a surcharge, each as long as it likes " * 3
+        await write(database, [entry(3, labels_json=labels, price_version=price), entry(4, labels_json=labels)])
         assert await used(database, LABEL, label="k" * 62 + "07") == [
             {"label_value": "v" * 256, "calls": 2, "cost_micro_usd": 7}
         ]

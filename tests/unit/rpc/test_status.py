@@ -117,7 +117,7 @@ TABLE: dict[str, Row] = {
     "BudgetExceeded": Row(
         errors.BudgetExceeded("team", Period.DAY), Code.RESOURCE_EXHAUSTED, "BUDGET_EXCEEDED", ("QuotaFailure",)
     ),
-    "LedgerUnavailable": Row(errors.LedgerUnavailable(0.25), Code.UNAVAILABLE, "OVERLOADED", ("RetryInfo",)),
+    "LedgerUnavailable": Row(errors.LedgerUnavailable(0.25), Code.UNAVAILABLE, "STORE_UNAVAILABLE", ("RetryInfo",)),
     "DeadlineExceeded": Row(errors.DeadlineExceeded(errors.Step.DECIDE), Code.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED"),
     "Overloaded": Row(errors.Overloaded(0.5), Code.RESOURCE_EXHAUSTED, "OVERLOADED", ("RetryInfo", "QuotaFailure")),
     "ReaderTooSlow": Row(errors.ReaderTooSlow(), Code.UNAVAILABLE, "READER_TOO_SLOW"),

@@ -146,7 +146,7 @@ Table(
     Column("output_tokens", _BIG, nullable=False),
     Column("reasoning_tokens", _BIG, nullable=False),
     Column("cost_micro_usd", _BIG, nullable=False),
-    Column("price_version", String(64), nullable=False),
+    Column("price_version", Text, nullable=False),
     Column("estimated", Boolean, nullable=False),
     Column("calls", Integer, nullable=False),
     Column("labels_json", Text, nullable=False),

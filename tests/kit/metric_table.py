@@ -27,6 +27,7 @@ COUNTERS_AND_GAUGES: Mapping[str, tuple[str, ...]] = {
     "pointsman_calls_in_flight": (),
     "pointsman_queued_calls": (),
     "pointsman_shed_total": ("reason",),
+    "pointsman_budget_alerts_total": ("tenant", "budget", "percent"),
     "pointsman_telemetry_dropped_total": ("signal",),
     "pointsman_build_info": ("version", "policy_version"),
     "process_start_time_seconds": (),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
@@ -24,9 +25,9 @@ from pointsman_server.execution.limits import Limits
 
 
 class Books:
-    """open → start → close. `governing` is there after `open`. Raises `ValueError` for a URL that is none."""
+    """open → start → close; for `on_alert` see `Accounts`. Raises `ValueError` for a URL that is none."""
 
-    def __init__(self, settings: Settings, clock: Clock, ids: Ids) -> None:
+    def __init__(self, settings: Settings, clock: Clock, ids: Ids, on_alert: Callable[[BudgetAlert], None]) -> None:
         self._clock = clock
         self._database = Database(settings.database_url)
         self.store = ControlStore(self._database, clock)
@@ -35,7 +36,7 @@ class Books:
         self._counters = SqlCounters(self._database, clock)
         self._shared_counters = RedisCounters(settings.redis_url) if settings.redis_url else None
         trails = FolderTrails(Path(settings.state_dir)) if settings.state_dir else NoTrails()
-        self.accounts = Accounts(SqlLedgerStore(self._database, clock), trails, clock, ids, _heard)
+        self.accounts = Accounts(SqlLedgerStore(self._database, clock), trails, clock, ids, on_alert)
         self.named_calls = Idempotency(SqlAnswers(self._database, clock), clock, ids)
         self._limits: Limits | None = None
 
@@ -68,7 +69,3 @@ class Books:
         if self._shared_counters is not None:
             await self._shared_counters.close()
         await self._database.close()
-
-
-def _heard(alert: BudgetAlert) -> None:
-    """The log has it; nobody else is told."""

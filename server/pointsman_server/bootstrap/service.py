@@ -77,7 +77,7 @@ class Service:
         self._state = StateFolder(Path(settings.state_dir) if settings.state_dir else None, worker)
         self._wire = HttpWire()
         self._adapters = AdapterBook(self._wire)
-        self._books = Books(settings, self._clock, self._ids)
+        self._books = Books(settings, self._clock, self._ids, lambda alert: self._observed.metrics.budget_used(alert))
         self._workshop = PolicyWorkshop(
             snapshot.source,
             os.environ if environ is None else environ,

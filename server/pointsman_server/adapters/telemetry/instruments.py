@@ -111,6 +111,12 @@ class Instruments:
             ("reason",),
             [(reason,) for reason in SHED_REASONS],
         )
+        self.budget_alerts = Tally(
+            meter,
+            "pointsman_budget_alerts",
+            "Budgets that were used to 80 or 100 per cent of a period, counted by the process that noticed.",
+            ("tenant", "budget", "percent"),
+        )
         self.loop_lag_seconds = _histogram(
             meter,
             "pointsman_event_loop_lag_seconds",

@@ -15,6 +15,7 @@ from pointsman_server.adapters.telemetry.instruments import DeploymentLabels, In
 from pointsman_server.domain.call import Call
 from pointsman_server.domain.catalog import Deployment, Snapshot
 from pointsman_server.domain.health import BreakerState
+from pointsman_server.domain.ledger import BudgetAlert
 from pointsman_server.domain.ports import Clock, Operation
 
 MOST_SERIES = 50_000
@@ -74,6 +75,10 @@ class Metrics:
     def shed(self, reason: str) -> None:
         """See `Telemetry.shed`."""
         self.instruments.shed.add((reason,))
+
+    def budget_used(self, alert: BudgetAlert) -> None:
+        """A budget is used to 80 or 100 per cent; once for all processes."""
+        self.instruments.budget_alerts.add((alert.key.tenant, alert.key.budget, str(alert.percent)))
 
     def observe(self, method: str, code: str, seconds: float) -> None:
         """A call of our services left the door: its RPC's short name, the name of its code, how long it took."""

@@ -19,6 +19,7 @@ from pointsman_server.domain.catalog import Snapshot
 from pointsman_server.domain.errors import AttemptsFailed
 from pointsman_server.domain.faults import FaultKind
 from pointsman_server.domain.health import BreakerState
+from pointsman_server.domain.ledger import BudgetAlert, BudgetKey
 from pointsman_server.domain.ports import Operation
 from pointsman_server.domain.reply import Usage
 
@@ -50,6 +51,7 @@ def test_all_names_and_labels(metrics: Metrics) -> None:
     metrics.observe("Complete", "OK", 0.2)
     metrics.record_loop_lag(0.002)
     metrics.retried(Operation.COMPLETE, 1)
+    metrics.budget_used(BudgetAlert(BudgetKey("shop", "month", "2026-11"), 80, 1_000, 801))
     watch = begin(metrics)
     watch.decided(decision(A))
     running = watch.attempt(A, AttemptPurpose.FIRST)
@@ -282,6 +284,17 @@ def test_retries_hedges_and_refusals(metrics: Metrics) -> None:
     assert found.all("pointsman_hedges_total") == {("won",): 1, ("lost",): 1}
     assert found.all("pointsman_shed_total") == {("queue",): 1}
     assert 'pointsman_shed_total{reason="reader"} 0.0' in found.text
+
+
+def test_a_budget_that_is_nearly_used_up(metrics: Metrics) -> None:
+    key = BudgetKey("shop", "month", "2026-11")
+    metrics.budget_used(BudgetAlert(key, 80, 1_000, 801))
+    metrics.budget_used(BudgetAlert(key, 100, 1_000, 1_000))
+    found = scrape(metrics).all("pointsman_budget_alerts_total")
+    assert {frozenset(labels): count for labels, count in found.items()} == {
+        frozenset({"shop", "month", "80"}): 1,
+        frozenset({"shop", "month", "100"}): 1,
+    }
 
 
 def test_a_simulated_provider_goes_by_no_other_name() -> None:

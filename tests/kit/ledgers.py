@@ -128,16 +128,15 @@ class MemoryLedgerStore:
         granted: list[Lease] = []
         for wish in sorted(wishes, key=lambda one: one.key):
             budget = self.budgets.get(wish.key, _Budget())
-            remaining = wish.limit_micro_usd - budget.settled - budget.leased
-            amount = wish.slice_micro_usd if remaining >= wish.plenty_micro_usd else wish.needed_micro_usd
-            if amount > remaining:
+            amount = wish.granted_of(budget.view.committed_micro_usd)
+            if not amount:
                 for lease in granted:
                     self._apply(LeaseChange(lease.id, lease.key, returned_micro_usd=lease.amount_micro_usd))
                 return Refusal(wish.key, budget.view)
             self.budgets[wish.key] = budget
             budget.leased += amount
             self.leases[wish.id] = _Lease(writer, wish.key, amount)
-            granted.append(Lease(wish.id, wish.key, amount, amount == wish.slice_micro_usd, budget.view))
+            granted.append(Lease(wish.id, wish.key, amount, amount >= wish.least_slice_micro_usd))
         self._end()
         return tuple(granted)
 

@@ -30,28 +30,39 @@ class BudgetView(NamedTuple):
         return self.settled_micro_usd + self.leased_micro_usd
 
 
-class LeaseWish(NamedTuple):
-    """Asks for a slice of a budget while plenty of it remains, near its end for as much as one call needs.
+REMAINDER_SLICES = 20
+"""A slice is at most this part of what remains, so that several processes can have one each."""
 
-    Plenty is `plenty_micro_usd` or more. The id is the asker's, so that he can take back a wish whose answer was lost.
+
+class LeaseWish(NamedTuple):
+    """Asks for a slice of a budget while enough of it remains, near its end for as much as one call needs.
+
+    The id is the asker's, so that he can take back a wish whose answer was lost.
     """
 
     id: str
     key: BudgetKey
     limit_micro_usd: int
     needed_micro_usd: int
-    slice_micro_usd: int
-    plenty_micro_usd: int
+    least_slice_micro_usd: int
+    most_slice_micro_usd: int
+
+    def granted_of(self, committed_micro_usd: int) -> int:
+        """What to grant when so much of the budget cannot be leased any more; 0 if it is not enough."""
+        remaining = self.limit_micro_usd - committed_micro_usd
+        piece = min(self.most_slice_micro_usd, remaining // REMAINDER_SLICES)
+        if piece >= self.least_slice_micro_usd:
+            return piece
+        return self.needed_micro_usd if self.needed_micro_usd <= remaining else 0
 
 
 class Lease(NamedTuple):
-    """A part of a budget that one process may spend without asking again. `view` is how the budget stands with it."""
+    """A part of a budget that one process may spend without asking again."""
 
     id: str
     key: BudgetKey
     amount_micro_usd: int
     is_slice: bool
-    view: BudgetView
 
 
 class Refusal(NamedTuple):

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from pointsman_server.domain.ledger import BudgetKey, Lease, LeaseChange
+from pointsman_server.domain.ledger import REMAINDER_SLICES, BudgetKey, Lease, LeaseChange, LeaseWish
 
 SLICES_PER_BUDGET = 100
-"""A slice is at least this part of its budget."""
+"""A slice is at most this part of its budget, unless it would be too little for a few calls."""
 
 CALLS_PER_SLICE = 4
 """A slice is enough for at least so many calls like the one it is leased for."""
-
-PLENTY_SLICES = 20
-"""Slices are leased while so many remain; after that, what one call needs."""
 
 
 @dataclass(slots=True)
@@ -66,15 +63,16 @@ class Purse:
         lease.reserved_micro_usd += amount
         lease.used_at = self.used_at = now
 
-    def slice_for(self, amount: int) -> int:
-        """How much to lease at once while plenty remains."""
-        self.slice_micro_usd = max(self.limit_micro_usd // SLICES_PER_BUDGET, CALLS_PER_SLICE * amount)
-        return self.slice_micro_usd
+    def wish(self, name: str, amount: int) -> LeaseWish:
+        """What to ask the store for."""
+        least = CALLS_PER_SLICE * amount
+        most = max(self.limit_micro_usd // SLICES_PER_BUDGET, least)
+        return LeaseWish(name, self.key, self.limit_micro_usd, amount, least, most)
 
     def is_near_end(self, committed: int) -> bool:
         """Whether so little remains that slices that lie idle here would be missed elsewhere."""
         # Half of what it takes to get one, so that they do not come and go all the time.
-        return 2 * (self.limit_micro_usd - committed) < PLENTY_SLICES * self.slice_micro_usd
+        return 2 * (self.limit_micro_usd - committed) < REMAINDER_SLICES * self.slice_micro_usd
 
     def refuses(self, amount: int, now: float) -> bool:
         """Whether the store refused as much a moment ago."""
@@ -83,6 +81,7 @@ class Purse:
     def add(self, lease: Lease, now: float) -> list[LeaseChange]:
         """Takes a new lease in; gives back what was too little for whoever asked for it."""
         too_little = list(self.surrender())
+        self.slice_micro_usd = lease.amount_micro_usd if lease.is_slice else 0
         self.leases.append(HeldLease(lease.id, lease.key, lease.amount_micro_usd, not lease.is_slice, now))
         return too_little
 

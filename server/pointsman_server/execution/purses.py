@@ -16,7 +16,7 @@ from pointsman_server.domain.ledger import BudgetKey, BudgetView, Lease, LeaseCh
 from pointsman_server.domain.ledger_ports import LedgerStore, Trail
 from pointsman_server.domain.ports import Clock, Ids, StoreUnavailableError
 from pointsman_server.execution.booking import BookingQueue
-from pointsman_server.execution.purse import PLENTY_SLICES, HeldLease, Purse
+from pointsman_server.execution.purse import HeldLease, Purse
 
 AGAIN_SECONDS = 0.25
 """What the store refused, or did not answer, is not asked for again for so long."""
@@ -132,7 +132,7 @@ class Purses:
                 await self._desk.queue.write_all()
 
     async def _fill(self, wanted: Wanted, amount: int) -> None:
-        now = self._desk.clock.monotonic()
+        now, ids = self._desk.clock.monotonic(), self._desk.ids
         purses = [self._purses.setdefault(key, Purse(key, budget.limit_micro_usd)) for key, budget in wanted.items()]
         for purse in purses:
             purse.used_at = now
@@ -141,7 +141,7 @@ class Purses:
         if now < self._away_until:
             raise LedgerUnavailable(AGAIN_SECONDS)
         await self._tell_overdrafts(purses)
-        wishes = [self._wish(purse, amount) for purse in purses if purse.find(amount) is None]
+        wishes = [purse.wish(ids.new("lease"), amount) for purse in purses if purse.find(amount) is None]
         answer = await self._ask(wishes)
         if isinstance(answer, Refusal):
             self._refused(answer, amount)
@@ -159,17 +159,6 @@ class Purses:
                 raise self._away() from error
             for purse in overdrawn:
                 purse.is_overdrawn = False
-
-    def _wish(self, purse: Purse, amount: int) -> LeaseWish:
-        slice_micro_usd = purse.slice_for(amount)
-        return LeaseWish(
-            id=self._desk.ids.new("lease"),
-            key=purse.key,
-            limit_micro_usd=purse.limit_micro_usd,
-            needed_micro_usd=amount,
-            slice_micro_usd=slice_micro_usd,
-            plenty_micro_usd=PLENTY_SLICES * slice_micro_usd,
-        )
 
     async def _ask(self, wishes: Sequence[LeaseWish]) -> tuple[Lease, ...] | Refusal:
         task = asyncio.ensure_future(self._desk.store.lease(self._desk.writer, wishes))

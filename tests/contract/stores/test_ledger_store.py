@@ -42,9 +42,9 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncGenerato
         await database.close()
 
 
-def wish(limit: int, needed: int, key: BudgetKey = DAY, *, piece: int = 0, plenty: int = 0) -> LeaseWish:
-    """Asks for as much as is needed, or for a piece where there is plenty."""
-    return LeaseWish(f"lease_{next(_numbers)}", key, limit, needed, piece or needed * 10**6, plenty or 10**12)
+def wish(limit: int, needed: int, key: BudgetKey = DAY, *, least: int = 10**9, most: int = 10**9) -> LeaseWish:
+    """Asks for as much as is needed, or for a slice where there is enough."""
+    return LeaseWish(f"lease_{next(_numbers)}", key, limit, needed, least, most)
 
 
 async def granted(store: LedgerStore, *wishes: LeaseWish, writer: str = "w") -> Sequence[Lease]:
@@ -67,16 +67,15 @@ class TestLeasing:
         await granted(store, wish(100, 60))
         assert await store.lease("w", [wish(100, 41)]) == Refusal(DAY, BudgetView(leased_micro_usd=60))
         (last,) = await granted(store, wish(100, 40))
-        assert (last.amount_micro_usd, last.is_slice, last.view.leased_micro_usd) == (40, False, 100)
+        assert (last.amount_micro_usd, last.is_slice) == (40, False)
         assert isinstance(await store.lease("w", [wish(100, 1)]), Refusal)
 
-    async def test_a_slice_while_plenty_remains(self, store: LedgerStore) -> None:
-        (first,) = await granted(store, wish(1_000, 5, piece=100, plenty=900))
-        (second,) = await granted(store, wish(1_000, 5, piece=100, plenty=900))
-        (third,) = await granted(store, wish(1_000, 5, piece=100, plenty=900))
-        assert [(one.amount_micro_usd, one.is_slice) for one in (first, second, third)] == [
-            (100, True),
-            (100, True),
+    async def test_a_slice_while_enough_remains_and_never_more_than_a_part_of_it(self, store: LedgerStore) -> None:
+        leases = [(await granted(store, wish(2_000, 5, least=90, most=95)))[0] for _ in range(4)]
+        assert [(one.amount_micro_usd, one.is_slice) for one in leases] == [
+            (95, True),
+            (95, True),
+            (90, True),
             (5, False),
         ]
 

@@ -13,7 +13,7 @@ import structlog
 from kit.ledgers import entry, trail_files
 from pointsman_server.adapters.stores import ledger_trail
 from pointsman_server.adapters.stores.ledger_trail import FolderTrails, NoTrails
-from pointsman_server.domain.ledger import Booking, BudgetKey, BudgetView, EntryOutcome, Lease, LeaseChange, Remains
+from pointsman_server.domain.ledger import Booking, BudgetKey, EntryOutcome, Lease, LeaseChange, Remains
 from pointsman_server.domain.ledger_ports import Trail
 
 DAY = BudgetKey("t", "day", "2026-11-21")
@@ -21,7 +21,7 @@ MONTH = BudgetKey("t", "month", "2026-11")
 
 
 def lease(name: str, amount: int, key: BudgetKey = DAY) -> Lease:
-    return Lease(name, key, amount, True, BudgetView())
+    return Lease(name, key, amount, True)
 
 
 def open_trail(folder: Path, writer: str = "w") -> Trail:

@@ -32,16 +32,6 @@ _EMPTY = dict(zip((column.name for column in _VIEW), BudgetView(), strict=True))
 _IS_IT = and_(*(column == bindparam(f"its_{column.name}") for column in _KEY))
 
 # Statements are made once: making one, and finding out that it is known, costs more than running it.
-_SET_ASIDE = (
-    update(budget_states)
-    .where(
-        _IS_IT,
-        _STATE.settled_micro_usd + _STATE.leased_micro_usd + bindparam("remaining", type_=BigInteger)
-        <= bindparam("limit", type_=BigInteger),
-    )
-    .values(leased_micro_usd=_STATE.leased_micro_usd + bindparam("amount", type_=BigInteger))
-    .returning(*_VIEW)
-)
 _MOVE = (
     update(budget_states)
     .where(_IS_IT)
@@ -52,7 +42,7 @@ _MARK_ALERTED = (
     .where(_IS_IT, _STATE.alerted_percent < bindparam("percent"))
     .values(alerted_percent=bindparam("percent"))
 )
-_LOCK_STATE = select(_STATE.tenant).where(_IS_IT).with_for_update()
+_LOCK_STATE = select(*_VIEW).where(_IS_IT).with_for_update()
 _VIEWS = select(*_KEY, *_VIEW).where(tuple_(*_KEY).in_(bindparam("keys", expanding=True)))
 _SHRINK = (
     update(budget_leases)
@@ -60,6 +50,7 @@ _SHRINK = (
     .values(amount_micro_usd=_LEASE.amount_micro_usd - bindparam("left", type_=BigInteger))
     .returning(_LEASE.amount_micro_usd, _LEASE.is_lost)
 )
+_INSERT = insert(budget_leases)
 _REMOVE = delete(budget_leases).where(_LEASE.id == bindparam("lease"))
 _AMOUNT = select(_LEASE.amount_micro_usd).where(_LEASE.id == bindparam("lease"))
 _HELD = select(budget_leases).where(_LEASE.writer == bindparam("writer")).order_by(_LEASE.id).with_for_update()
@@ -178,27 +169,23 @@ class _RefusedError(Exception):
 
 async def _grant(connection: AsyncConnection, writer: str, wish: LeaseWish) -> Lease:
     """The lease that the wish asks for; raises `_RefusedError`."""
-    for _ in range(2):
-        view = await _set_aside(connection, wish, wish.slice_micro_usd, wish.plenty_micro_usd)
-        amount = wish.slice_micro_usd
-        if view is None:
-            view = await _set_aside(connection, wish, wish.needed_micro_usd, wish.needed_micro_usd)
-            amount = wish.needed_micro_usd
-        if view is not None:
-            row = {"id": wish.id, "writer": writer, **wish.key._asdict(), "amount_micro_usd": amount}
-            await connection.execute(insert(budget_leases), {**row, "is_lost": False})
-            return Lease(wish.id, wish.key, amount, amount == wish.slice_micro_usd, view)
-        if not await _ensure_state(connection, wish.key):
-            break
-    views = await _views(connection, [wish.key])
-    raise _RefusedError(Refusal(wish.key, views.get(wish.key, BudgetView())))
+    view = await _locked_view(connection, wish.key)
+    amount = wish.granted_of(view.committed_micro_usd)
+    if not amount:
+        raise _RefusedError(Refusal(wish.key, view))
+    await _move(connection, wish.key, _moved(leased=amount))
+    row = {"id": wish.id, "writer": writer, **wish.key._asdict(), "amount_micro_usd": amount, "is_lost": False}
+    await connection.execute(_INSERT, row)
+    return Lease(wish.id, wish.key, amount, is_slice=amount >= wish.least_slice_micro_usd)
 
 
-async def _set_aside(connection: AsyncConnection, wish: LeaseWish, amount: int, remaining: int) -> BudgetView | None:
-    """How the budget stands with this amount leased; None if it has less than `remaining`."""
-    asked = {**_its(wish.key), "amount": amount, "remaining": remaining, "limit": wish.limit_micro_usd}
-    row = (await connection.execute(_SET_ASIDE, asked)).first()
-    return None if row is None else BudgetView(*row)
+async def _locked_view(connection: AsyncConnection, key: BudgetKey) -> BudgetView:
+    """How the budget stands; nobody else changes it until the transaction ends."""
+    row = (await connection.execute(_LOCK_STATE, _its(key))).first()
+    if row is None:
+        await _ensure_state(connection, key)
+        row = (await connection.execute(_LOCK_STATE, _its(key))).one()
+    return BudgetView(*row)
 
 
 async def _applied(connection: AsyncConnection, writer: str) -> int:

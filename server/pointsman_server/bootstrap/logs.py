@@ -62,7 +62,7 @@ def configure_logs(level: LogLevel) -> None:
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.WriteLoggerFactory(cast(TextIO, stream)),
-        cache_logger_on_first_use=True,
+        cache_logger_on_first_use=False,  # a cached one would not follow a later configuration
     )
     handler = _Handler(stream)
     handler.setFormatter(_JsonLines())

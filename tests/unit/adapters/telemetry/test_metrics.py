@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -320,33 +319,6 @@ def test_a_new_policy_is_shown_as_it_is() -> None:
 def test_nothing_of_ours_is_shown_after_the_end(metrics: Metrics) -> None:
     metrics.close()
     assert scrape(metrics).label_names == {}
-
-
-def test_what_a_call_costs(metrics: Metrics) -> None:
-    """Rough, for a busy machine; `python -m bench.telemetry` measures."""
-    account, answer = attempt(A, first_token_seconds=0.1), completion(attempt(A))
-
-    def tell() -> None:
-        watch = begin_with_ready_call()
-        watch.decided(answer.decision)
-        running = watch.attempt(A, AttemptPurpose.FIRST)
-        watch.first_content()
-        running.ended(account)
-        watch.completed(answer)
-        metrics.observe("StreamComplete", "OK", 0.3)
-
-    ready = call(POLICY)
-
-    def begin_with_ready_call() -> CallMetrics:
-        return metrics.call(ready, Operation.STREAM_COMPLETE)
-
-    def round_seconds() -> float:
-        started_at = time.thread_time()
-        for _ in range(100):
-            tell()
-        return (time.thread_time() - started_at) / 100
-
-    assert min(round_seconds() for _ in range(10)) < 150e-6
 
 
 def _labels(name: str, purpose: str, outcome: str, error: str = "") -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
 from rich.console import Console
 from rich.table import Table
@@ -52,6 +53,11 @@ def seconds(value: float) -> str:
     if value < 1:
         return f"{value * 1e3:.1f} ms" if value < 0.01 else f"{value * 1e3:.0f} ms"
     return f"{value:.1f} s"
+
+
+def moment(since_epoch: float) -> str:
+    """A time of UTC, to the second."""
+    return datetime.fromtimestamp(since_epoch, UTC).isoformat(timespec="seconds")
 
 
 def count(number: int, noun: str) -> str:

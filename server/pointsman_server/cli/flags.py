@@ -10,7 +10,7 @@ import orjson
 
 from pointsman.v1.admin_service_pb2 import Flag, ListFlagsRequest, SetFlagRequest
 from pointsman_server.cli.console import as_shown, make_table, open_console, without_controls
-from pointsman_server.cli.operating import operating
+from pointsman_server.cli.operating import all_pages, operating
 from pointsman_server.cli.server_option import Server, server_option
 
 _tenant_option = click.option(
@@ -71,13 +71,8 @@ def _send(server: Server, name: str, value_json: str, tenant: str) -> None:
 
 
 def _all_flags(admin: Any) -> Iterator[Flag]:
-    token = ""
-    while True:
-        page = admin.ListFlags(ListFlagsRequest(page_token=token))
+    for page in all_pages(lambda token: admin.ListFlags(ListFlagsRequest(page_token=token))):
         yield from page.flags
-        token = page.next_page_token
-        if not token:
-            return
 
 
 def _as_json(value: str) -> str:

@@ -6,14 +6,13 @@ import json
 import re
 import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 import click
 
 from pointsman_server.adapters.stores.sql.control_store import ControlStore
 from pointsman_server.cli.configuration import ConfigurationError
-from pointsman_server.cli.console import as_shown, make_table, open_console
+from pointsman_server.cli.console import as_shown, make_table, moment, open_console
 from pointsman_server.cli.control_store import operator_name, with_control_store
 from pointsman_server.domain.caller import Role
 from pointsman_server.domain.control import Key
@@ -149,4 +148,4 @@ def _state(key: Key) -> str:
 
 
 def _time(seconds: float | None) -> str:
-    return "" if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")
+    return "" if seconds is None else moment(seconds)

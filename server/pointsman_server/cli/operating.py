@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,6 +11,17 @@ import grpc
 from pointsman_client import error_from_rpc
 from pointsman_server.cli.calling import connected
 from pointsman_server.cli.server_option import Server
+
+
+def all_pages(ask: Callable[[str], Any]) -> Iterator[Any]:
+    """All pages of a list; `ask` gets the page of a token, "" for the first."""
+    token = ""
+    while True:
+        page = ask(token)
+        yield page
+        token = page.next_page_token
+        if not token:
+            return
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ import orjson
 from pointsman.v1 import admin_service_pb2 as pb
 from pointsman_server.cli.asking import wrong_usage
 from pointsman_server.cli.configuration import ConfigurationError
-from pointsman_server.cli.console import as_shown, make_table, open_console, without_controls
-from pointsman_server.cli.operating import operating
+from pointsman_server.cli.console import as_shown, make_table, moment, open_console, without_controls
+from pointsman_server.cli.operating import all_pages, operating
 from pointsman_server.cli.policy_trials import canary, promote, shadow, stop, trial
 from pointsman_server.cli.server_option import Server, server_option
 from pointsman_server.execution.policy_desk import unified_diff
@@ -131,13 +130,8 @@ def _text_of(admin: Any, name: str) -> tuple[str, str]:
 
 
 def _all_versions(admin: Any) -> Iterator[pb.Policy]:
-    token = ""
-    while True:
-        page = admin.ListPolicyVersions(pb.ListPolicyVersionsRequest(page_token=token))
+    for page in all_pages(lambda token: admin.ListPolicyVersions(pb.ListPolicyVersionsRequest(page_token=token))):
         yield from page.policies
-        token = page.next_page_token
-        if not token:
-            return
 
 
 def _plain(one: pb.Policy) -> dict[str, Any]:
@@ -145,4 +139,4 @@ def _plain(one: pb.Policy) -> dict[str, Any]:
 
 
 def _time(one: pb.Policy) -> str:
-    return datetime.fromtimestamp(one.apply_time.seconds, UTC).isoformat(timespec="seconds")
+    return moment(one.apply_time.seconds)

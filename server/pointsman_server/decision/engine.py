@@ -35,7 +35,7 @@ _BY_WISH = frozenset(
 
 _PASSING = frozenset({ExclusionReason.BREAKER_OPEN, ExclusionReason.COOLDOWN, ExclusionReason.BUSY})
 
-_BUSY_RETRY_SECONDS = 0.5
+BUSY_RETRY_SECONDS = 0.5
 """When to come back when all places are taken."""
 
 
@@ -85,7 +85,7 @@ def _sift(
 def _nobody(needs: Needs, snapshot: Snapshot, rejections: tuple[Rejection, ...]) -> RouterError:
     serious = [rejection for rejection in rejections if rejection.reason not in _BY_WISH]
     if serious and all(rejection.reason is ExclusionReason.BUSY for rejection in serious):
-        return Overloaded(_BUSY_RETRY_SECONDS)
+        return Overloaded(BUSY_RETRY_SECONDS)
     if serious and all(rejection.reason in _PASSING for rejection in serious):
         return NobodyHealthy(tuple(serious), needs.health.retry_after_seconds(r.deployment_id for r in serious))
     too_long = [r for r in serious if r.reason is ExclusionReason.CONTEXT_WINDOW]

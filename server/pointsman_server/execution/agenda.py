@@ -8,16 +8,10 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from random import Random
 
+from pointsman_server.decision.engine import BUSY_RETRY_SECONDS
 from pointsman_server.domain.call import Attempt, AttemptPurpose, Call
 from pointsman_server.domain.catalog import Deployment
-from pointsman_server.domain.errors import (
-    DeadlineExceeded,
-    NobodyHealthy,
-    NoEligibleDeployment,
-    Overloaded,
-    RouterError,
-    Step,
-)
+from pointsman_server.domain.errors import DeadlineExceeded, Overloaded, RouterError, Step
 from pointsman_server.domain.faults import ProviderFault
 from pointsman_server.domain.plan import Candidate, ExclusionReason, Rejection, RoutePlan
 from pointsman_server.domain.ports import Clock, Operation, Telemetry
@@ -25,10 +19,7 @@ from pointsman_server.execution.admission import DeploymentPlaces, Place
 from pointsman_server.execution.attempt import LEAST_ATTEMPT_SECONDS
 from pointsman_server.execution.health import Admission, HealthBoard
 from pointsman_server.execution.retrying import ShareBudget, pause_seconds
-from pointsman_server.execution.stopping import stopped_rejection
-
-BUSY_RETRY_SECONDS = 0.5
-"""When to come back when all places of all candidates are taken."""
+from pointsman_server.execution.stopping import nobody_left, stopped_rejection
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,10 +142,7 @@ class Agenda:
         if any(one.reason is ExclusionReason.BUSY for one in refusals):
             self._keepers.telemetry.shed("deployment")
             return Overloaded(BUSY_RETRY_SECONDS)
-        if refusals and all(one.reason is ExclusionReason.KILL_SWITCH for one in refusals):
-            return NoEligibleDeployment(refusals)
-        view = self._keepers.health.view()
-        return NobodyHealthy(refusals, view.retry_after_seconds(one.deployment_id for one in refusals))
+        return nobody_left(refusals, self._keepers.health.view())
 
     @property
     def _used_up(self) -> bool:

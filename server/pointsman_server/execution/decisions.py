@@ -6,10 +6,10 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 
 from pointsman_server.domain.call import Call, Decision
-from pointsman_server.domain.errors import DecisionExpired, NobodyHealthy, NoEligibleDeployment
+from pointsman_server.domain.errors import DecisionExpired
 from pointsman_server.domain.health import HealthView
-from pointsman_server.domain.plan import ExclusionReason
 from pointsman_server.domain.ports import Clock
+from pointsman_server.execution.stopping import nobody_left
 
 FRESH_SECONDS = 300.0
 MOST_DECISIONS = 4_096
@@ -59,8 +59,6 @@ class DecisionBook:
         ill = [health.unavailable(one.deployment.id) for one in plan.candidates]
         out = tuple(rejection for rejection in ill if rejection is not None)
         well = tuple(one for one, rejection in zip(plan.candidates, ill, strict=True) if rejection is None)
-        if not well and all(rejection.reason is ExclusionReason.KILL_SWITCH for rejection in out):
-            raise NoEligibleDeployment(out)
         if not well:
-            raise NobodyHealthy(out, health.retry_after_seconds(rejection.deployment_id for rejection in out))
+            raise nobody_left(out, health)
         return replace(kept.decision, plan=replace(plan, candidates=well, rejections=(*plan.rejections, *out)))

@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from pointsman_server.domain.catalog import Snapshot
 from pointsman_server.domain.control import Control, KillScope, KillSwitch
-from pointsman_server.domain.errors import KillSwitchEngaged
+from pointsman_server.domain.errors import KillSwitchEngaged, NobodyHealthy, NoEligibleDeployment, RouterError
+from pointsman_server.domain.health import HealthView
 from pointsman_server.domain.plan import ExclusionReason, Rejection
 
 T = TypeVar("T")
@@ -45,6 +46,13 @@ def is_stopped(control: Control, provider_id: str) -> bool:
 def stopped_rejection(deployment_id: str) -> Rejection:
     """Why a deployment of a stopped provider is left out."""
     return Rejection(deployment_id, ExclusionReason.KILL_SWITCH, "an operator has stopped its provider")
+
+
+def nobody_left(rejections: tuple[Rejection, ...], health: HealthView) -> RouterError:
+    """Why none of these can be called: operators stopped them all, or some will be back by themselves."""
+    if rejections and all(one.reason is ExclusionReason.KILL_SWITCH for one in rejections):
+        return NoEligibleDeployment(rejections)
+    return NobodyHealthy(rejections, health.retry_after_seconds(one.deployment_id for one in rejections))
 
 
 class StreamStops:

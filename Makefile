@@ -94,6 +94,7 @@ wheels: $(VENV)/.dev ## Builds the three distributions into dist/
 .PHONY: bench
 bench: $(VENV)/.dev ## Measures speed and memory against floors in the same run
 	$(BIN)/python -m bench
+	$(BIN)/python -m bench.governance
 
 .PHONY: wall
 wall: $(VENV)/.dev ## Runs the fault wall against a server of its own (ten minutes); `python -m wall --help` for other gateways
@@ -123,9 +124,10 @@ evaluate-held-out: $(VENV)/.dev ## The same with forests that have not seen the 
 	$(BIN)/pointsman evaluate routing ../shared/data/routing --scores var/held-out.csv --report docs
 
 .PHONY: train
-train: $(VENV)/.dev ## Trains the judge anew from recorded outcomes and labelled requests (ten minutes)
+train: $(VENV)/.dev ## Trains the judge and the injection detector anew from recorded outcomes and labelled texts (ten minutes)
 	$(BIN)/$(PIP_INSTALL) --require-hashes --requirement requirements/train.txt
 	$(BIN)/python -m training.judge ../shared/data/routing server/pointsman_server/data/judge.json
+	$(BIN)/python -m training.injection ../shared/data/security/injection.jsonl server/pointsman_server/data/injection.json
 
 .PHONY: requirements
 requirements: $(VENV)/.dev ## Resolves the pinned requirements anew

@@ -34,6 +34,8 @@ class Job:
     calls_per_second: float = 0.0
     restless: bool = False
     connections: int = 1
+    key: str = ""
+    """The caller's key, if it needs one."""
 
     def to_json(self) -> str:
         """For the load generator's standard input."""

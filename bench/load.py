@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from itertools import count, cycle
 from typing import Any
 
@@ -122,7 +123,8 @@ def _channel(job: Job) -> grpc.aio.Channel:
 
 def _method(job: Job, channel: grpc.aio.Channel) -> Any:
     open_method: Any = channel.unary_stream if job.stream else channel.unary_unary
-    return open_method(job.method)
+    method = open_method(job.method)
+    return partial(method, metadata=(("authorization", f"Bearer {job.key}"),)) if job.key else method
 
 
 async def _measure(load: Load, job: Job) -> Outcome:

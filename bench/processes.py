@@ -48,8 +48,11 @@ def floors(upstream_address: str) -> Iterator[Server]:
 
 
 @contextmanager
-def pointsman(policy: Mapping[str, Any], directory: Path) -> Iterator[Server]:
-    """`pointsman serve` with this policy, on the servers' core; it keeps its records in the directory."""
+def pointsman(policy: Mapping[str, Any], directory: Path, changes: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """`pointsman serve` with this policy, on the servers' core; it keeps its records in the directory.
+
+    `changes` are of its environment.
+    """
     file = directory / "policy.yaml"
     file.write_bytes(orjson.dumps(policy))  # JSON is YAML
     command = [sys.executable, "-m", "pointsman_server.cli", "serve", "--policy", str(file)]
@@ -60,6 +63,7 @@ def pointsman(policy: Mapping[str, Any], directory: Path) -> Iterator[Server]:
         "POINTSMAN_DATABASE_URL": f"sqlite:///{directory / 'pointsman.db'}",
         "POINTSMAN_HTTP_ADDRESS": "127.0.0.1:0",
         "POINTSMAN_MAX_CONCURRENT_CALLS": "1000",
+        **(changes or {}),
     }
     with _started(command, _server_core(), environ, lambda line: line.split()[3].rstrip(";")) as server:
         yield server

@@ -5,12 +5,13 @@ from pointsman_client import Client
 print(Client("localhost:50051").complete("What is the capital of France?").text)
 """
 
-from pointsman_client._answers import Answer, Decision
+from pointsman_client._answers import Answer, Decision, Embeddings
 from pointsman_client._connection import tls_from_files
 from pointsman_client._options import (
     CallOptions,
     ClientOptions,
     CompletionOptions,
+    EmbedOptions,
     Prompt,
     RouteOptions,
     StreamOptions,
@@ -74,6 +75,8 @@ __all__ = [
     "Decision",
     "DecisionExpired",
     "DeploymentNotFound",
+    "EmbedOptions",
+    "Embeddings",
     "FieldViolation",
     "InternalError",
     "InvalidRequest",

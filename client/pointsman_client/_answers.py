@@ -10,6 +10,7 @@ from typing import Any
 from pointsman.v1.answer_pb2 import Citation, CompleteResponse, FinishReason, Usage
 from pointsman.v1.completion_pb2 import Message, ToolCall
 from pointsman.v1.decision_pb2 import ChosenDeployment, ExcludedDeployment, RankedDeployment, RouteDecision
+from pointsman.v1.embedding_service_pb2 import EmbedResponse
 from pointsman.v1.router_service_pb2 import RouteResponse
 
 
@@ -67,6 +68,33 @@ class Answer:
     def json(self) -> Any:
         """The text read as JSON, for answers to a `response_schema`; raises ValueError when it is none."""
         return json.loads(self.text)
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """The vectors of some texts; `response` is all that the server said."""
+
+    response: EmbedResponse
+
+    @property
+    def vectors(self) -> list[Sequence[float]]:
+        """One for each text, in the same order."""
+        return [embedding.values for embedding in self.response.embeddings]
+
+    @property
+    def model(self) -> str:
+        """The model that made them. Vectors of different models do not compare: keep this beside what you store."""
+        return self.response.attempts[-1].model if self.response.attempts else ""
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens and cost (millionths of a US dollar)."""
+        return self.response.usage
+
+    @property
+    def request_id(self) -> str:
+        """Id of the request; quote it when asking about this call."""
+        return self.response.request_id
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ from pointsman.v1.completion_pb2 import (
     ToolChoice,
     ToolChoiceMode,
 )
+from pointsman.v1.embedding_service_pb2 import EmbedRequest
 from pointsman.v1.feedback_service_pb2 import RecordFeedbackRequest
 from pointsman_client._retrying import RetryPolicy
 from pointsman_client.messages import struct, system, user
@@ -125,20 +126,46 @@ class StreamOptions(CompletionOptions, total=False):
     failover: FailoverName | StreamFailover.ValueType
 
 
+class EmbedOptions(CallOptions, total=False):
+    """What is asked beside the texts. Every option is the field of that name in the contract's `EmbedRequest` or its
+    `RoutingConstraints`; what is left out is left to the policy.
+    """
+
+    deployment: str
+    dimensions: int
+    max_cost_micro_usd: int
+    allowed_deployments: Sequence[str]
+    denied_deployments: Sequence[str]
+    data_class: DataClassName | DataClass.ValueType
+    regions: Sequence[str]
+    labels: Mapping[str, str]
+    end_user: str
+    request_id: str
+
+
 def completion_from(prompt: Prompt, options: Mapping[str, Any]) -> CompletionSpec:
     """The contract's request; a request id is made when there is none, so that a repeat can be told from a new call.
 
     Raises TypeError or ValueError that names the option at fault.
     """
     spec = _start(prompt)
-    for name, value in options.items():
-        field = _FIELDS.get(name)
-        if field is not None:
-            field.merge_into(spec, name, value)
+    _merge(options, spec, _FIELDS)
     if "system" in options:
         spec.messages.insert(0, system(options["system"]))
     spec.request_id = spec.request_id or str(uuid.uuid4())
     return spec
+
+
+def embed_from(texts: str | Sequence[str], options: Mapping[str, Any]) -> EmbedRequest:
+    """The contract's request for vectors; a request id is made when there is none. Raises TypeError or ValueError."""
+    inputs = [texts] if isinstance(texts, str) else list(texts)
+    wrong = next((one for one in inputs if not isinstance(one, str)), None)
+    if wrong is not None:
+        raise TypeError(f"the texts must be str, not {_kind(wrong)}")
+    request = EmbedRequest(inputs=inputs)
+    _merge(options, request, _EMBED_FIELDS)
+    request.request_id = request.request_id or str(uuid.uuid4())
+    return request
 
 
 def decision_id_from(options: CompletionOptions) -> str:
@@ -191,6 +218,13 @@ def refuse_unknown(options: Mapping[str, Any], known: type) -> None:
             raise TypeError(f"there is no option {name!r}{hint}")
 
 
+def _merge(options: Mapping[str, Any], request: CompletionSpec | EmbedRequest, fields: Mapping[str, _Field]) -> None:
+    for name, value in options.items():
+        field = fields.get(name)
+        if field is not None:
+            field.merge_into(request, name, value)
+
+
 def _start(prompt: Prompt) -> CompletionSpec:
     spec = CompletionSpec()
     match prompt:
@@ -227,11 +261,11 @@ class _Field(NamedTuple):
     field: str
     convert: Callable[[Any], Any] = lambda value: value
 
-    def merge_into(self, spec: CompletionSpec, option: str, value: Any) -> None:
+    def merge_into(self, spec: CompletionSpec | EmbedRequest, option: str, value: Any) -> None:
         if value is None:
             raise TypeError(f"option {option!r} cannot be None: leave it out")
         try:
-            part = _GROUPS[self.group](**{self.field: self.convert(value)})
+            part = _GROUPS.get(self.group, type(spec))(**{self.field: self.convert(value)})
         except TypeError as error:
             raise TypeError(f"option {option!r} cannot be this {_kind(value)}: {error}") from error
         except ValueError as error:
@@ -241,7 +275,6 @@ class _Field(NamedTuple):
 
 
 _GROUPS: Mapping[str, Callable[..., ProtoMessage]] = {
-    "": CompletionSpec,
     "generation": GenerationConfig,
     "constraints": RoutingConstraints,
 }
@@ -318,3 +351,4 @@ _FIELDS: Mapping[str, _Field] = {
     "session_id": _Field("", "session_id"),
     "request_id": _Field("", "request_id"),
 }
+_EMBED_FIELDS: Mapping[str, _Field] = {**_FIELDS, "dimensions": _Field("", "dimensions")}

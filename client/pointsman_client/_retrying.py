@@ -6,6 +6,7 @@ A call is repeated only when nothing can be spent or done twice:
     RecordFeedback   on every UNAVAILABLE (a second verdict replaces the first)
     Complete         when the server did not start it
     StreamComplete   when the server did not start it, and never once an event has come
+    Embed            when the server did not start it
     all others       never
 
 "Did not start it" is one of two things: the server says so (UNAVAILABLE or RESOURCE_EXHAUSTED with the reason
@@ -49,6 +50,7 @@ class Method(Enum):
     RECORD_FEEDBACK = "RecordFeedback"
     COMPLETE = "Complete"
     STREAM_COMPLETE = "StreamComplete"
+    EMBED = "Embed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,7 @@ _MAY_REPEAT: Mapping[Method, Callable[[PointsmanError], bool]] = {
     Method.RECORD_FEEDBACK: _is_unavailable,
     Method.COMPLETE: was_not_started,
     Method.STREAM_COMPLETE: was_not_started,
+    Method.EMBED: was_not_started,
 }
 
 

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pointsman.v1.completion_pb2 import CompletionSpec
+from pointsman.v1.embedding_service_pb2 import EmbedRequest
 from pointsman_client._connection import Connection
 from pointsman_client._options import (
     CallOptions,
     ClientOptions,
     CompletionOptions,
+    EmbedOptions,
     MetadataItems,
     Prompt,
     RouteOptions,
     StreamOptions,
     checked_timeout,
     completion_from,
+    embed_from,
     metadata_from,
     refuse_unknown,
     timeout_from,
@@ -100,6 +103,13 @@ class Settings:
         call = self._begin(method, options, completion.request_id)
         return PreparedCompletion(call.attempts, call.metadata, completion)
 
+    def prepare_embedding(self, texts: str | Sequence[str], options: EmbedOptions) -> PreparedEmbedding:
+        """The call that asks for vectors; its time starts now. Raises TypeError and ValueError."""
+        refuse_unknown(options, EmbedOptions)
+        request = embed_from(texts, options)
+        call = self._begin(Method.EMBED, options, request.request_id)
+        return PreparedEmbedding(call.attempts, call.metadata, request)
+
     def prepare_feedback(self, options: CallOptions) -> PreparedCall:
         """The call that gives a verdict; its time starts now. Raises TypeError and ValueError."""
         refuse_unknown(options, CallOptions)
@@ -130,3 +140,10 @@ class PreparedCompletion(PreparedCall):
     """The same with what is asked."""
 
     completion: CompletionSpec
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedEmbedding(PreparedCall):
+    """The same for vectors."""
+
+    request: EmbedRequest

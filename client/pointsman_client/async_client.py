@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, Unpack, cast
@@ -18,12 +18,13 @@ from pointsman.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
 from pointsman.v1.feedback_service_pb2_grpc import FeedbackServiceStub
 from pointsman.v1.router_service_pb2 import CompleteRequest, RouteRequest, StreamCompleteRequest
 from pointsman.v1.router_service_pb2_grpc import RouterServiceStub
-from pointsman_client._answers import Answer, Decision
+from pointsman_client._answers import Answer, Decision, Embeddings
 from pointsman_client._connection import Connection
 from pointsman_client._options import (
     CallOptions,
     ClientOptions,
     CompletionOptions,
+    EmbedOptions,
     Prompt,
     RouteOptions,
     StreamOptions,
@@ -90,6 +91,11 @@ class AsyncClient:
         stream = AsyncAnswerStream(open_rpc, call.attempts)
         self._streams.add(stream)
         return stream
+
+    async def embed(self, texts: str | Sequence[str], **options: Unpack[EmbedOptions]) -> Embeddings:
+        """Asks for the vectors of up to 2048 texts, or of one; raises PointsmanError."""
+        call = self._settings.prepare_embedding(texts, options)
+        return Embeddings(await self._make(call, lambda stubs: stubs.embedding.Embed, call.request))
 
     async def record_feedback(
         self, request_id: str, score: float, label: str = "", **options: Unpack[CallOptions]

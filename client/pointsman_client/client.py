@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
@@ -16,12 +16,13 @@ from pointsman.v1.embedding_service_pb2_grpc import EmbeddingServiceStub
 from pointsman.v1.feedback_service_pb2_grpc import FeedbackServiceStub
 from pointsman.v1.router_service_pb2 import CompleteRequest, RouteRequest, StreamCompleteRequest
 from pointsman.v1.router_service_pb2_grpc import RouterServiceStub
-from pointsman_client._answers import Answer, Decision
+from pointsman_client._answers import Answer, Decision, Embeddings
 from pointsman_client._connection import Connection
 from pointsman_client._options import (
     CallOptions,
     ClientOptions,
     CompletionOptions,
+    EmbedOptions,
     Prompt,
     RouteOptions,
     StreamOptions,
@@ -78,6 +79,11 @@ class Client:
             return self.router.StreamComplete(request, timeout=timeout_seconds, metadata=call.metadata)
 
         return AnswerStream(open_rpc, call.attempts)
+
+    def embed(self, texts: str | Sequence[str], **options: Unpack[EmbedOptions]) -> Embeddings:
+        """Asks for the vectors of up to 2048 texts, or of one; raises PointsmanError."""
+        call = self._settings.prepare_embedding(texts, options)
+        return Embeddings(self._make(call, self.embedding.Embed, call.request))
 
     def record_feedback(self, request_id: str, score: float, label: str = "", **options: Unpack[CallOptions]) -> None:
         """Says how good the answer to a call was, 0 (useless) to 1 (perfect); a second verdict replaces the first.

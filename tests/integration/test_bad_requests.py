@@ -382,7 +382,7 @@ async def test_row_34_unknown_method(house: House, method: str) -> None:
     await house.is_well()
 
 
-@pytest.mark.parametrize("method", ["EmbeddingService/Embed", "AdminService/ListTraces"])
+@pytest.mark.parametrize("method", ["AdminService/ListTraces"])
 async def test_services_that_come_later_are_unimplemented(house: House, method: str) -> None:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await raw(house.channel, f"/pointsman.v1.{method}")(b"")
@@ -426,12 +426,3 @@ async def test_row_38_the_servers_cap_ends_calls_without_a_deadline(deadline_sec
         error = RichError(caught.value)
         assert error.code is grpc.StatusCode.DEADLINE_EXCEEDED
         assert error.details["ErrorInfo"].metadata["step"] == "dispatch"
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [("template", pb.TemplateRef(name="t")), ("documents", [pb.Document(id="d", text="x")])],
-)
-async def test_features_that_come_later_are_refused_by_name(house: House, field: str, value: Any) -> None:
-    error = await house.refuses(request(**{field: value}))
-    assert (error.reason, error.fields) == ("FEATURE_UNAVAILABLE", [f"completion.{field}"])

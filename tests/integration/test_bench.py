@@ -80,3 +80,14 @@ def test_a_quick_run_has_all_rows(tmp_path: Path) -> None:
     assert set(figures) > TOLD
     assert all(figure["value"] > 0 for figure in figures.values()), figures
     assert all(f"{name} " in done.stdout for name in {*rates, *figures})
+
+
+@pytest.mark.slow
+def test_what_governance_costs_is_measured_with_every_store() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "bench.governance", "--quick"], cwd=ROOT, capture_output=True, text=True, timeout=150
+    )
+    assert done.returncode == 0, done.stderr
+    for name in ("floor: relay", "all of it off", "on, SQLite", "on, PostgreSQL and Redis"):
+        (line,) = (line for line in done.stdout.splitlines() if name in line)
+        assert line.rstrip("│ ").endswith(" 0"), line

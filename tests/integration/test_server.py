@@ -46,7 +46,7 @@ SERVICES: dict[str, ServiceDescriptor] = {
 }
 ROUTER = "pointsman.v1.RouterService"
 ADMIN = "pointsman.v1.AdminService"
-SERVED = {ROUTER, "pointsman.v1.FeedbackService", ADMIN}
+SERVED = {ROUTER, "pointsman.v1.EmbeddingService", "pointsman.v1.FeedbackService", ADMIN}
 LATER = [
     f"/{name}/{method.name}"
     for name, one in SERVICES.items()

@@ -19,7 +19,7 @@ from kit.callers import Doorkeeper, bearer
 from kit.certificates import Authority, Signed
 from kit.clock import CountingIds
 from kit.command_line import Cli, simulated_policy, started
-from kit.house import NO_ADMIN, NO_FEEDBACK
+from kit.house import NO_ADMIN, NO_EMBEDDING, NO_FEEDBACK
 from kit.running import RichError, router, spec
 from pointsman.v1 import router_service_pb2, router_service_pb2_grpc
 from pointsman.v1.admin_service_pb2 import GetStatusRequest
@@ -89,7 +89,7 @@ async def house_in(
     boundary = Boundary(CountingIds(), SystemClock(), 10, keeper.authenticator)
     files = Certificates(*AUTHORITY.server().write(folder, "server"), AUTHORITY.write(folder) if mutual else "")
     server = GrpcServer(
-        Servicers(ECHO, NO_FEEDBACK, NO_ADMIN),
+        Servicers(ECHO, NO_FEEDBACK, NO_ADMIN, NO_EMBEDDING),
         boundary,
         address="127.0.0.1:0",
         offer_reflection=False,
@@ -258,7 +258,7 @@ class TestFilesThatChange:
     async def test_files_that_cannot_be_used_stop_the_start(self, tmp_path: Path) -> None:
         boundary = Boundary(CountingIds(), SystemClock(), 1, Doorkeeper().authenticator)
         server = GrpcServer(
-            Servicers(ECHO, NO_FEEDBACK, NO_ADMIN),
+            Servicers(ECHO, NO_FEEDBACK, NO_ADMIN, NO_EMBEDDING),
             boundary,
             address="127.0.0.1:0",
             offer_reflection=False,

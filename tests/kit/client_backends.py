@@ -23,6 +23,8 @@ from kit.client_callers import Target
 from pointsman.v1 import (
     answer_pb2,
     decision_pb2,
+    embedding_service_pb2,
+    embedding_service_pb2_grpc,
     feedback_service_pb2,
     feedback_service_pb2_grpc,
     router_service_pb2,
@@ -70,6 +72,13 @@ class Takes:
 
 
 @dataclass(frozen=True)
+class Embeds:
+    """`Embed` is answered so."""
+
+    response: embedding_service_pb2.EmbedResponse
+
+
+@dataclass(frozen=True)
 class Fails:
     """The call fails with this error; a stream brings the events first."""
 
@@ -85,7 +94,7 @@ class Ends:
     events: Sequence[StreamEvent]
 
 
-Scene = Answers | Decides | Takes | Fails | Ends
+Scene = Answers | Decides | Takes | Embeds | Fails | Ends
 
 
 @dataclass
@@ -131,7 +140,7 @@ class DoubleBackend:
                     self.router.stream(*events)
                 case Decides(response):
                     self.router.route_to(response)
-                case Takes():
+                case Takes() | Embeds():
                     self.router.respond(scene.response)
                 case Fails(error, (), rpc):
                     self.router.fail(error, on=rpc)
@@ -153,7 +162,11 @@ def _as_received(call: RecordedCall) -> Received:
     return Received(call.rpc, call.request, dict(call.metadata), call.timeout_seconds, lambda: call.cancelled)
 
 
-class ScriptedRouter(router_service_pb2_grpc.RouterServiceServicer, feedback_service_pb2_grpc.FeedbackServiceServicer):
+class ScriptedRouter(
+    router_service_pb2_grpc.RouterServiceServicer,
+    feedback_service_pb2_grpc.FeedbackServiceServicer,
+    embedding_service_pb2_grpc.EmbeddingServiceServicer,
+):
     """A servicer that plays scenes and speaks the contract with the library's own means."""
 
     def __init__(self) -> None:
@@ -168,6 +181,9 @@ class ScriptedRouter(router_service_pb2_grpc.RouterServiceServicer, feedback_ser
 
     async def RecordFeedback(self, request: Any, context: Any) -> Any:
         return await self._unary("RecordFeedback", request, context)
+
+    async def Embed(self, request: Any, context: Any) -> Any:
+        return await self._unary("Embed", request, context)
 
     async def StreamComplete(self, request: Any, context: Any) -> None:  # type: ignore[override]  # it writes
         ended: list[bool] = []
@@ -188,7 +204,7 @@ class ScriptedRouter(router_service_pb2_grpc.RouterServiceServicer, feedback_ser
         match scene:
             case Fails(error):
                 await _abort(context, error)
-            case Answers(response) | Decides(response):
+            case Answers(response) | Decides(response) | Embeds(response):
                 return response
             case Takes():
                 return scene.response
@@ -232,6 +248,7 @@ async def serving(router: ScriptedRouter, address: str = "127.0.0.1:0") -> Async
     server = grpc.aio.server()
     router_service_pb2_grpc.add_RouterServiceServicer_to_server(router, server)
     feedback_service_pb2_grpc.add_FeedbackServiceServicer_to_server(router, server)
+    embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server(router, server)
     port = server.add_insecure_port(address)
     await server.start()
     try:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from google.protobuf.message import Message as ProtoMessage
 
-from pointsman_client import Answer, AsyncClient, Client, Decision, PointsmanError, StreamEvent
+from pointsman_client import Answer, AsyncClient, Client, Decision, Embeddings, PointsmanError, StreamEvent
 
 
 @dataclass
@@ -46,6 +46,9 @@ class Caller(Protocol):
 
     async def route(self, prompt: Any, **options: Any) -> Decision:
         """See `Client.route`."""
+
+    async def embed(self, texts: Any, **options: Any) -> Embeddings:
+        """See `Client.embed`."""
 
     async def record_feedback(self, *verdict: Any, **options: Any) -> None:
         """See `Client.record_feedback`."""
@@ -89,6 +92,9 @@ class SyncCaller:
 
     async def route(self, prompt: Any, **options: Any) -> Decision:
         return await asyncio.to_thread(self.client.route, prompt, **options)
+
+    async def embed(self, texts: Any, **options: Any) -> Embeddings:
+        return await asyncio.to_thread(self.client.embed, texts, **options)
 
     async def record_feedback(self, *verdict: Any, **options: Any) -> None:
         await asyncio.to_thread(self.client.record_feedback, *verdict, **options)
@@ -177,6 +183,9 @@ class AsyncCaller:
 
     async def route(self, prompt: Any, **options: Any) -> Decision:
         return await self.client.route(prompt, **options)
+
+    async def embed(self, texts: Any, **options: Any) -> Embeddings:
+        return await self.client.embed(texts, **options)
 
     async def record_feedback(self, *verdict: Any, **options: Any) -> None:
         await self.client.record_feedback(*verdict, **options)

@@ -11,6 +11,7 @@ from typing import Any
 
 from kit.catalog import call, plan, snapshot
 from kit.clock import LoopClock, in_virtual_time
+from kit.money import Money
 from kit.scripted import CharacterCounter, ScriptedAdapter, Step
 from kit.watching import SeenCall, SeenTelemetry
 from pointsman_server.adapters.answer_checker import SchemaAnswerChecker
@@ -30,7 +31,10 @@ from pointsman_server.execution.retrying import ShareBudget
 
 @dataclass
 class Dispatched:
-    """What came of a dispatch; `error` is None when an answer came, `out` says who may not be asked next."""
+    """What came of a dispatch; `error` is None when an answer came.
+
+    `out` says who may not be asked next, `full` who has no place.
+    """
 
     adapters: Mapping[str, ScriptedAdapter]
     record: DispatchRecord = field(default_factory=DispatchRecord)
@@ -38,6 +42,8 @@ class Dispatched:
     error: RouterError | None = None
     seconds: float = 0.0
     out: dict[str, ExclusionReason] = field(default_factory=dict)
+    full: set[str] = field(default_factory=set)
+    money: Money = field(default_factory=Money)
     telemetry: SeenTelemetry = field(default_factory=SeenTelemetry)
     watch: SeenCall | None = None
 
@@ -93,15 +99,18 @@ def dispatch(
     deadline: float = 1e6,
     policy: Mapping[str, Any] | None = None,
     then: Mapping[str, Sequence[Step]] | None = None,
+    money_micro_usd: int | None = None,
     **changes: Any,
 ) -> Dispatched:
     """Asks these deployments in this order, each of which follows its script, from its second call on that in `then`.
 
-    `policy` and `changes` are fields of the snapshot and of the call.
+    `policy` and `changes` are fields of the snapshot and of the call. A call may cost `money_micro_usd`, None is
+    without end.
     """
     deployments = [one for one, _ in scripts]
     later = then or {}
     done = Dispatched({one.id: ScriptedAdapter(steps, later.get(one.id)) for one, steps in scripts})
+    done.money.left_micro_usd = money_micro_usd
 
     async def go() -> None:
         clock = LoopClock()
@@ -110,7 +119,7 @@ def dispatch(
         one_call = call(snapshot(*deployments, **(policy or {})), deadline, failover=failover, **changes)
         done.watch = done.telemetry.call(one_call, Operation.STREAM_COMPLETE if stream else Operation.COMPLETE)
         events = Dispatcher(adapters, keepers, SchemaAnswerChecker(), CharacterCounter(), clock).run(
-            one_call, plan(deployments), done.record, done.watch, stream=stream
+            one_call, plan(deployments), done.record, done.watch, done.money.cover, stream=stream
         )
         try:
             async with aclosing(events):
@@ -119,6 +128,7 @@ def dispatch(
         except RouterError as error:
             done.error = error
         done.seconds = asyncio.get_running_loop().time()
+        done.full = set(keepers.places.full)
         done.out = {name: rejection.reason for name, rejection in keepers.health.view().rejections.items()}
 
     in_virtual_time(go())

@@ -11,7 +11,7 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from kit.clock import CountingIds
-from pointsman.v1 import admin_service_pb2_grpc, feedback_service_pb2_grpc
+from pointsman.v1 import admin_service_pb2_grpc, embedding_service_pb2_grpc, feedback_service_pb2_grpc
 from pointsman_server.bootstrap.identity import SystemClock
 from pointsman_server.domain.catalog import Snapshot
 from pointsman_server.domain.control import Control
@@ -25,6 +25,10 @@ ANYBODY_IS_LOCAL = Authenticator(Control, lambda: Snapshot("v", "", {}, {}, {}),
 _NOTHING: Any = feedback_service_pb2_grpc.FeedbackServiceServicer
 NO_FEEDBACK = _NOTHING()
 """Serves none of its methods."""
+
+_NO_VECTORS: Any = embedding_service_pb2_grpc.EmbeddingServiceServicer
+NO_EMBEDDING = _NO_VECTORS()
+"""Likewise."""
 
 _NO_METHODS: Any = admin_service_pb2_grpc.AdminServiceServicer
 NO_ADMIN = _NO_METHODS()
@@ -54,6 +58,7 @@ async def open_door(
     router: Any,
     feedback: Any = NO_FEEDBACK,
     admin: Any = NO_ADMIN,
+    embedding: Any = NO_EMBEDDING,
     *,
     most_calls: int = 10,
     reflection: bool = True,
@@ -64,7 +69,7 @@ async def open_door(
     boundary = Boundary(
         CountingIds(), SystemClock(), most_calls, **{"authenticator": ANYBODY_IS_LOCAL, **(border or {})}
     )
-    servicers = Servicers(router, feedback, admin)
+    servicers = Servicers(router, feedback, admin, embedding)
     server = GrpcServer(servicers, boundary, address="127.0.0.1:0", offer_reflection=reflection, **server_settings)
     port = await server.start()
     try:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import grpc
 
+from pointsman_server.domain.cache import CacheOutcome
 from pointsman_server.domain.call import AttemptOutcome, AttemptPurpose
 from pointsman_server.domain.faults import FaultKind
 from pointsman_server.domain.health import BreakerState
@@ -27,6 +28,11 @@ COUNTERS_AND_GAUGES: Mapping[str, tuple[str, ...]] = {
     "pointsman_calls_in_flight": (),
     "pointsman_queued_calls": (),
     "pointsman_shed_total": ("reason",),
+    "pointsman_cache_lookups_total": ("outcome",),
+    "pointsman_cache_saved_micro_usd_total": _DEPLOYMENT,
+    "pointsman_cache_held_answers": (),
+    "pointsman_cache_evicted_total": (),
+    "pointsman_cache_dropped_total": (),
     "pointsman_budget_alerts_total": ("tenant", "budget", "percent"),
     "pointsman_telemetry_dropped_total": ("signal",),
     "pointsman_build_info": ("version", "policy_version"),
@@ -43,6 +49,7 @@ HISTOGRAMS: Mapping[str, tuple[str, ...]] = {
     "pointsman_decision_duration_seconds": (),
     "pointsman_attempt_duration_seconds": _DEPLOYMENT,
     "pointsman_attempt_first_token_seconds": _DEPLOYMENT,
+    "pointsman_context_utilisation": _DEPLOYMENT,
     "pointsman_event_loop_lag_seconds": (),
 }
 
@@ -50,7 +57,9 @@ VALUES: Mapping[str, frozenset[str]] = {
     "code": frozenset(code.name for code in grpc.StatusCode),
     "error": frozenset(("", *(kind.value for kind in FaultKind))),
     "purpose": frozenset(purpose.value for purpose in AttemptPurpose),
-    "outcome": frozenset((*(outcome.value for outcome in AttemptOutcome), "won", "lost")),
+    "outcome": frozenset(
+        (*(outcome.value for outcome in AttemptOutcome), "won", "lost", *(one.value for one in CacheOutcome))
+    ),
     "from_state": frozenset(state.value for state in BreakerState),
     "to_state": frozenset(state.value for state in BreakerState),
     "kind": frozenset(("input", "cached_input", "cache_write_input", "output", "reasoning")),

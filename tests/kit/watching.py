@@ -72,6 +72,7 @@ class SeenTelemetry:
     retries: list[tuple[Operation, int]] = field(default_factory=list)
     hedges: list[bool] = field(default_factory=list)
     sheds: list[str] = field(default_factory=list)
+    guard_hits: list[tuple[str, str, str, int]] = field(default_factory=list)
 
     def call(self, call: Call, operation: Operation) -> SeenCall:
         """See `Telemetry.call`."""
@@ -94,3 +95,7 @@ class SeenTelemetry:
     def shed(self, reason: str) -> None:
         """See `Telemetry.shed`."""
         self.sheds.append(reason)
+
+    def guard_hit(self, guard: str, kind: str, action: str, count: int = 1) -> None:
+        """See `Telemetry.guard_hit`."""
+        self.guard_hits.append((guard, kind, action, count))

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from kit.clock import LoopClock
 from kit.exchanges import Exchange, Wires
+from kit.money import Money
 from pointsman_server.domain.call import Attempt, AttemptPurpose, Call, Completion, Decision, FailedOver, Relay
 from pointsman_server.domain.catalog import Deployment
 from pointsman_server.domain.errors import RouterError
@@ -159,6 +160,9 @@ class WitnessingTelemetry:
     def shed(self, reason: str) -> None:
         """See `Telemetry.shed`."""
 
+    def guard_hit(self, guard: str, kind: str, action: str, count: int = 1) -> None:
+        """See `Telemetry.guard_hit`."""
+
 
 @dataclass(frozen=True)
 class Reader:
@@ -175,7 +179,7 @@ async def follow(dispatcher: Dispatcher, seen: WitnessedCall, reader: Reader) ->
     seen.reads_slowly = reader.pause_seconds > 0
     _CURRENT.set(seen)
     seen.referee.call_began(seen)
-    running = dispatcher.run(seen.call, seen.plan, seen.record, seen, stream=seen.stream)
+    running = dispatcher.run(seen.call, seen.plan, seen.record, seen, Money().cover, stream=seen.stream)
     try:
         async with aclosing(running) as events:
             async for event in events:

@@ -14,7 +14,9 @@ from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message as ProtoMessage
 
 from pointsman.v1 import admin_service_pb2, embedding_service_pb2, feedback_service_pb2, router_service_pb2
+from pointsman.v1.answer_pb2 import ATTEMPT_OUTCOME_SUCCEEDED, Attempt
 from pointsman.v1.completion_pb2 import CompletionSpec, Message, Part
+from pointsman.v1.embedding_service_pb2 import Embedding, EmbedRequest, EmbedResponse
 from pointsman.v1.feedback_service_pb2 import RecordFeedbackRequest, RecordFeedbackResponse
 from pointsman.v1.router_service_pb2 import CompleteRequest, RouteRequest, RouteResponse, StreamCompleteRequest
 from pointsman_client._streaming import StreamEvent
@@ -32,6 +34,7 @@ from pointsman_client.testing._script import (
 )
 
 Handler = Callable[[CompletionSpec], AnswerLike]
+Embedder = Callable[[str], Sequence[float]]
 Script = Callable[[str, Any], Outcome]
 
 _COMPLETION = "Complete"
@@ -65,14 +68,15 @@ class InMemoryRouter:
 
     `Complete` and `StreamComplete` share a queue: an answer is given whole or streamed word by word, as the caller
     asks. `Route` has a queue of its own and decides for the deployment "in-memory" when that is empty; every other
-    RPC has one too. `RecordFeedback` takes every verdict unless something else is scripted. A call that finds no
-    answer raises AssertionError. Safe for any number of threads.
+    RPC has one too. Where nothing is scripted, `answer_with` and `embed_with` stand in, and `RecordFeedback` takes
+    every verdict. A call that finds no answer raises AssertionError. Safe for any number of threads.
     """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._queues: defaultdict[str, deque[Script]] = defaultdict(deque)
         self._handler: Handler | None = None
+        self._embedder: Embedder | None = None
         self.calls: list[RecordedCall] = []
 
     @property
@@ -80,6 +84,11 @@ class InMemoryRouter:
         """What was asked so far, in order."""
         kinds = (CompleteRequest, StreamCompleteRequest, RouteRequest)
         return [call.request.completion for call in self.calls if isinstance(call.request, kinds)]
+
+    @property
+    def embedded(self) -> list[str]:
+        """The texts that vectors were asked for so far, in order."""
+        return [text for call in self.calls if isinstance(call.request, EmbedRequest) for text in call.request.inputs]
 
     @property
     def verdicts(self) -> list[RecordFeedbackRequest]:
@@ -94,6 +103,14 @@ class InMemoryRouter:
     def answer_with(self, handler: Handler) -> None:
         """Completions for which nothing is scripted are answered by the handler; it may raise PointsmanError."""
         self._handler = handler
+
+    def embed(self, *vectors: Sequence[float]) -> None:
+        """The next `Embed` is answered with these vectors, one for each of its texts."""
+        self._add("Embed", lambda rpc, request: _embedded(vectors, request))
+
+    def embed_with(self, embedder: Embedder) -> None:
+        """Texts for whose call nothing is scripted get the vectors that this makes of them."""
+        self._embedder = embedder
 
     def stream(self, *events: StreamEvent, error: PointsmanError | None = None) -> None:
         """The next stream brings exactly these events, then the error if there is one."""
@@ -137,6 +154,9 @@ class InMemoryRouter:
             return partial(_routed, DEPLOYMENT)
         if rpc == "RecordFeedback":
             return _taken
+        embedder = self._embedder
+        if rpc == "Embed" and embedder is not None:
+            return lambda rpc, request: _embedded([embedder(text) for text in request.inputs], request)
         if rpc in (_COMPLETION, "StreamComplete") and self._handler is not None:
             return partial(_handled, self._handler)
         raise AssertionError(f"{rpc} was called, but no answer is left: script one more")
@@ -167,10 +187,18 @@ def _routed(decided: str | RouteResponse, rpc: str, request: Any) -> Outcome:
     return Outcome((decided,))
 
 
+def _embedded(vectors: Sequence[Sequence[float]], request: EmbedRequest) -> Outcome:
+    if len(vectors) != len(request.inputs):
+        raise AssertionError(f"{len(vectors)} vectors are scripted for {len(request.inputs)} texts")
+    made_by = Attempt(deployment=DEPLOYMENT, provider=DEPLOYMENT, model=DEPLOYMENT, outcome=ATTEMPT_OUTCOME_SUCCEEDED)
+    embeddings = [Embedding(values=vector) for vector in vectors]
+    return Outcome((EmbedResponse(request_id=request.request_id, embeddings=embeddings, attempts=[made_by]),))
+
+
 def _taken(rpc: str, request: Any) -> Outcome:
     return Outcome((RecordFeedbackResponse(request_id=request.request_id),))
 
 
 def _request_id(request: Any) -> str:
-    completion = getattr(request, "completion", None)
-    return completion.request_id if completion is not None else ""
+    asked = request if isinstance(request, EmbedRequest) else getattr(request, "completion", None)
+    return asked.request_id if asked is not None else ""

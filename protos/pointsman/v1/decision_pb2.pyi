@@ -387,6 +387,7 @@ class RouteDecision(google.protobuf.message.Message):
     DECISION_LATENCY_FIELD_NUMBER: builtins.int
     APPLIED_RULES_FIELD_NUMBER: builtins.int
     QUALITY_BIAS_FIELD_NUMBER: builtins.int
+    TEMPLATE_FIELD_NUMBER: builtins.int
     decision_id: builtins.str
     """Names this decision."""
     input_tokens: builtins.int
@@ -397,6 +398,8 @@ class RouteDecision(google.protobuf.message.Message):
     """The version of the policy that decided."""
     quality_bias: builtins.float
     """The dial between cost (0) and quality (1) that was in force."""
+    template: builtins.str
+    """The prompt template that was filled, with its version: `greet@2`. Empty without one."""
     @property
     def chosen(self) -> global___ChosenDeployment:
         """The pick: the first of `ranked`."""
@@ -435,8 +438,9 @@ class RouteDecision(google.protobuf.message.Message):
         decision_latency: google.protobuf.duration_pb2.Duration | None = ...,
         applied_rules: collections.abc.Iterable[builtins.str] | None = ...,
         quality_bias: builtins.float = ...,
+        template: builtins.str = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["chosen", b"chosen", "complexity", b"complexity", "decision_latency", b"decision_latency"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["applied_rules", b"applied_rules", "chosen", b"chosen", "complexity", b"complexity", "decision_id", b"decision_id", "decision_latency", b"decision_latency", "exact", b"exact", "excluded", b"excluded", "input_tokens", b"input_tokens", "policy_version", b"policy_version", "quality_bias", b"quality_bias", "ranked", b"ranked"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["applied_rules", b"applied_rules", "chosen", b"chosen", "complexity", b"complexity", "decision_id", b"decision_id", "decision_latency", b"decision_latency", "exact", b"exact", "excluded", b"excluded", "input_tokens", b"input_tokens", "policy_version", b"policy_version", "quality_bias", b"quality_bias", "ranked", b"ranked", "template", b"template"]) -> None: ...
 
 global___RouteDecision = RouteDecision

@@ -90,6 +90,8 @@ class _ErrorReasonEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper._En
     """The caller took the stream's events too slowly."""
     ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 33
     """What the server keeps in its database cannot be read or changed now; see `RetryInfo`."""
+    ERROR_REASON_GUARD_UNAVAILABLE: _ErrorReason.ValueType  # 34
+    """A guard of the policy could not look at the request, and nothing passes without; see `RetryInfo`."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The `reason` of the `google.rpc.ErrorInfo` that every error carries, in the domain `pointsman.v1`. The enum's
@@ -164,4 +166,6 @@ ERROR_REASON_READER_TOO_SLOW: ErrorReason.ValueType  # 32
 """The caller took the stream's events too slowly."""
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 33
 """What the server keeps in its database cannot be read or changed now; see `RetryInfo`."""
+ERROR_REASON_GUARD_UNAVAILABLE: ErrorReason.ValueType  # 34
+"""A guard of the policy could not look at the request, and nothing passes without; see `RetryInfo`."""
 global___ErrorReason = ErrorReason

@@ -1,4 +1,5 @@
-"""What all processes of a service share through the database and Redis: controls, accounts, limits, named calls."""
+"""What all processes of a service share through the database and Redis: controls, accounts, limits, named calls,
+cached answers."""
 
 from __future__ import annotations
 
@@ -6,8 +7,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+from pointsman_server.adapters.embedders.local import LocalEmbedder
 from pointsman_server.adapters.stores.ledger_trail import FolderTrails, NoTrails
 from pointsman_server.adapters.stores.redis_counters import RedisCounters
+from pointsman_server.adapters.stores.sql.cache_store import SqlCache
 from pointsman_server.adapters.stores.sql.control_store import ControlStore
 from pointsman_server.adapters.stores.sql.counter_store import SqlCounters
 from pointsman_server.adapters.stores.sql.database import Database
@@ -22,6 +25,7 @@ from pointsman_server.execution.control import ControlBook
 from pointsman_server.execution.governing import Governing
 from pointsman_server.execution.idempotency import Idempotency
 from pointsman_server.execution.limits import Limits
+from pointsman_server.execution.recall import Recall
 
 
 class Books:
@@ -39,6 +43,8 @@ class Books:
         self.accounts = Accounts(SqlLedgerStore(self._database, clock), trails, clock, ids, on_alert)
         self.named_calls = Idempotency(SqlAnswers(self._database, clock), clock, ids)
         self._limits: Limits | None = None
+        self._cache = SqlCache(self._database)
+        self.recall = Recall(clock)
 
     async def open(self) -> Governing:
         """Brings the database up to date and reads what operators set. Raises `StoreUnavailableError`."""
@@ -49,6 +55,7 @@ class Books:
         with suppress(Exception):  # whatever it is, calls will find out, and it is no reason not to serve
             await counters.check()  # so that the first of them need not wait for a connection
         self._limits = Limits(counters, self._clock, salt)
+        self.recall = Recall(self._clock, self._cache, LocalEmbedder(), salt)
         governing = Governing(lambda: self.control.current, self._limits)
         self.control.subscribe(governing.changed)
         return governing
@@ -58,9 +65,11 @@ class Books:
         await self.accounts.start()
         self.control.start()
         self.named_calls.start()
+        self.recall.start()
 
     async def close(self) -> None:
         """Writes everything down; to be called when no call runs any more."""
+        await self.recall.close()
         await self.named_calls.close()
         await self.accounts.close()
         await self.control.close()

@@ -8,6 +8,7 @@ from random import Random
 from pointsman_server.adapters.answer_checker import SchemaAnswerChecker
 from pointsman_server.adapters.stores.decision_file import StateFolder
 from pointsman_server.adapters.stores.memory_counters import MemoryCounters
+from pointsman_server.bootstrap.guards import build_guards
 from pointsman_server.decision.complexity import judge_complexity
 from pointsman_server.domain.control import Control
 from pointsman_server.domain.ports import Clock, DecisionLog, Ids, Ledger, ProviderAdapter, Telemetry, TokenCounter
@@ -15,11 +16,13 @@ from pointsman_server.execution.admission import DeploymentPlaces
 from pointsman_server.execution.agenda import Doorkeepers
 from pointsman_server.execution.decisions import DecisionBook
 from pointsman_server.execution.dispatch import Dispatcher
+from pointsman_server.execution.embedding import EmbeddingPipeline
 from pointsman_server.execution.feedback import FeedbackBook
 from pointsman_server.execution.governing import Governing
 from pointsman_server.execution.health import HealthBoard
 from pointsman_server.execution.limits import Limits
 from pointsman_server.execution.pipeline import Memory, Pipeline
+from pointsman_server.execution.recall import Recall
 from pointsman_server.execution.retrying import ShareBudget
 from pointsman_server.execution.sessions import SessionBook
 
@@ -47,8 +50,39 @@ def build_pipeline(
     counter: TokenCounter,
     clock: Clock,
     ids: Ids,
+    recall: Recall | None = None,
 ) -> Pipeline:
-    """The journey of calls over these adapters."""
+    """The journey of calls over these adapters; without `recall` no answer is remembered."""
+    dispatcher = _build_dispatcher(memory, adapters, telemetry, governing, counter, clock)
+    guards = build_guards(telemetry)
+    return Pipeline(
+        dispatcher, judge_complexity, memory, governing, guards, ledger, telemetry, counter, clock, ids, recall
+    )
+
+
+def build_embeddings(
+    memory: Memory,
+    adapters: Mapping[str, ProviderAdapter],
+    telemetry: Telemetry,
+    governing: Governing,
+    ledger: Ledger,
+    counter: TokenCounter,
+    clock: Clock,
+    ids: Ids,
+) -> EmbeddingPipeline:
+    """The journey of texts that become vectors, over the same adapters; its retries have a budget of their own."""
+    dispatcher = _build_dispatcher(memory, adapters, telemetry, governing, counter, clock)
+    return EmbeddingPipeline(dispatcher, memory, governing, ledger, telemetry, counter, clock, ids)
+
+
+def _build_dispatcher(
+    memory: Memory,
+    adapters: Mapping[str, ProviderAdapter],
+    telemetry: Telemetry,
+    governing: Governing,
+    counter: TokenCounter,
+    clock: Clock,
+) -> Dispatcher:
     keepers = Doorkeepers(
         health=memory.health,
         places=memory.places,
@@ -59,8 +93,7 @@ def build_pipeline(
         is_stopped=governing.is_stopped,
         may_hedge=governing.may_hedge,
     )
-    dispatcher = Dispatcher(adapters, keepers, SchemaAnswerChecker(), counter, clock)
-    return Pipeline(dispatcher, judge_complexity, memory, governing, ledger, telemetry, counter, clock, ids)
+    return Dispatcher(adapters, keepers, SchemaAnswerChecker(), counter, clock)
 
 
 def ungoverned(clock: Clock) -> Governing:

@@ -8,10 +8,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence, Set
 
+from pointsman_server.adapters.providers.cohere_embeddings import CohereEmbeddings
 from pointsman_server.adapters.providers.dialect import DialectAdapter, Endpoint, WireDialect
+from pointsman_server.adapters.providers.embedding_exchange import EmbeddingAdapter, EmbeddingDialect
 from pointsman_server.adapters.providers.endpoint import BearerEndpoint
+from pointsman_server.adapters.providers.gemini_embeddings import GeminiEmbeddings
+from pointsman_server.adapters.providers.openai_embeddings import OpenAiEmbeddings
 from pointsman_server.adapters.providers.wire import HttpWire
 from pointsman_server.domain.catalog import Dialect, Provider, Snapshot
+from pointsman_server.domain.knowledge import Knowledge
 from pointsman_server.domain.ports import ProviderAdapter, ProviderCall
 from pointsman_server.domain.reply import ReplyEvent
 
@@ -74,8 +79,18 @@ class AdapterBook(Mapping[str, ProviderAdapter]):
 
 
 def _build_adapter(provider: Provider, wire: HttpWire) -> ProviderAdapter:
+    if provider.knowledge is not None:
+        return _local_knowledge(provider.knowledge)
     dialect, endpoint = _BUILDERS[provider.dialect](provider)
-    return DialectAdapter(dialect, endpoint, wire)
+    completions = DialectAdapter(dialect, endpoint, wire)
+    embeddings = _EMBEDDINGS.get(provider.dialect)
+    return completions if embeddings is None else EmbeddingAdapter(completions, embeddings, endpoint, wire)
+
+
+def _local_knowledge(knowledge: Knowledge) -> ProviderAdapter:
+    from pointsman_server.adapters.providers.local_knowledge import LocalKnowledge
+
+    return LocalKnowledge(knowledge)
 
 
 def _anthropic(provider: Provider) -> tuple[WireDialect, Endpoint]:
@@ -109,6 +124,14 @@ def _cohere(provider: Provider) -> tuple[WireDialect, Endpoint]:
 
     return CohereChat(), BearerEndpoint(provider)
 
+
+_EMBEDDINGS: Mapping[Dialect, EmbeddingDialect] = {
+    Dialect.GEMINI_GENERATE: GeminiEmbeddings(),
+    Dialect.OPENAI_CHAT: OpenAiEmbeddings(),
+    Dialect.OPENAI_RESPONSES: OpenAiEmbeddings(),
+    Dialect.COHERE_CHAT: CohereEmbeddings(),
+}
+"""How vectors are asked for, where the vendor makes any."""
 
 _BUILDERS: Mapping[Dialect, Callable[[Provider], tuple[WireDialect, Endpoint]]] = {
     Dialect.ANTHROPIC_MESSAGES: _anthropic,

@@ -17,17 +17,19 @@ from pointsman_server.adapters.stores.decision_file import StateFolder
 from pointsman_server.adapters.stores.redis_health import SharedHealth
 from pointsman_server.adapters.telemetry.setup import observe
 from pointsman_server.adapters.tokenizers.tiktoken_counter import TiktokenCounter
+from pointsman_server.adapters.webhook import AlertWebhook
 from pointsman_server.bootstrap.books import Books
 from pointsman_server.bootstrap.callers import announce_callers, build_authenticator, certificates_of
 from pointsman_server.bootstrap.identity import RandomIds, SystemClock
 from pointsman_server.bootstrap.logs import lost_lines
-from pointsman_server.bootstrap.pipeline import build_memory, build_pipeline
+from pointsman_server.bootstrap.pipeline import build_embeddings, build_memory, build_pipeline
 from pointsman_server.bootstrap.policy_workshop import FileOnDisk, PolicyWorkshop
 from pointsman_server.bootstrap.providers import AdapterBook
 from pointsman_server.config.settings import Settings
 from pointsman_server.config.simulated import with_simulator
 from pointsman_server.decision.learned import shipped_judge
 from pointsman_server.domain.catalog import Snapshot
+from pointsman_server.domain.ledger import BudgetAlert
 from pointsman_server.domain.record import PolicyRecord
 from pointsman_server.execution.governing import Governing
 from pointsman_server.execution.pipeline import Memory
@@ -40,6 +42,7 @@ from pointsman_server.rpc.admin import AdminServicer
 from pointsman_server.rpc.admin_control import ControlDesk
 from pointsman_server.rpc.admin_policy import PolicyMethods
 from pointsman_server.rpc.boundary import Boundary
+from pointsman_server.rpc.embedding import EmbeddingServicer
 from pointsman_server.rpc.feedback import FeedbackServicer
 from pointsman_server.rpc.router import RouterServicer
 from pointsman_server.rpc.server import GrpcServer, Servicers
@@ -77,7 +80,8 @@ class Service:
         self._state = StateFolder(Path(settings.state_dir) if settings.state_dir else None, worker)
         self._wire = HttpWire()
         self._adapters = AdapterBook(self._wire)
-        self._books = Books(settings, self._clock, self._ids, lambda alert: self._observed.metrics.budget_used(alert))
+        self._webhook = AlertWebhook(self._wire, lambda: self._policies.current.governance.webhook, self._clock)
+        self._books = Books(settings, self._clock, self._ids, self._on_alert)
         self._workshop = PolicyWorkshop(
             snapshot.source,
             os.environ if environ is None else environ,
@@ -93,6 +97,12 @@ class Service:
         )
         self._shadow = ShadowLog(self._state.decisions, self._policies)
         self._observed.metrics.watch_dropped("logs", lost_lines)
+        self._observed.metrics.watch_cache(
+            answers=lambda: self._books.recall.held_answers,
+            evicted=lambda: self._books.recall.evicted,
+            dropped=lambda: self._books.recall.dropped,
+        )
+        self._observed.metrics.watch_dropped("webhooks", lambda: self._webhook.dropped)
         self._authenticator = build_authenticator(
             settings, lambda: self._books.control.current, lambda: self._policies.current, self._clock
         )
@@ -106,6 +116,7 @@ class Service:
             shed=self._observed.telemetry.shed,
         )
         self._keeps_state = False
+        self._is_ending = False
         self._simulator: RunningSimulator | None = None
         self._shared_health: SharedHealth | None = None
         self._server: GrpcServer | None = None
@@ -130,10 +141,13 @@ class Service:
         self._announce()
 
     async def drain(self) -> None:
-        """Takes no new calls and lets running ones end within the grace period."""
-        _LOG.info("draining", grace_seconds=self._settings.drain_grace_seconds)
+        """Says that it goes down, takes no new calls after the notice, and lets running ones end within the grace
+        period."""
+        notice_seconds, grace_seconds = self._settings.drain_notice_seconds, self._settings.drain_grace_seconds
+        _LOG.info("draining", notice_seconds=notice_seconds, grace_seconds=grace_seconds)
+        self._is_ending = True
         if self._server is not None:
-            await self._server.drain(self._settings.drain_grace_seconds)
+            await self._server.drain(grace_seconds, notice_seconds=notice_seconds)
 
     async def close(self) -> None:
         """Ends whatever still runs and closes all connections."""
@@ -146,6 +160,7 @@ class Service:
         await self._canary.close()
         await self._watch.close()
         await self._books.close()
+        await self._webhook.close()
         await self._adapters.close()
         await self._wire.close()
         if self._shared_health is not None:
@@ -167,6 +182,7 @@ class Service:
             TiktokenCounter(),
             self._clock,
             self._ids,
+            self._books.recall,
         )
         router = RouterServicer(
             pipeline,
@@ -179,7 +195,12 @@ class Service:
             reader_idle_seconds=settings.reader_idle_seconds,
         )
         return GrpcServer(
-            Servicers(router, FeedbackServicer(memory.feedback), self._build_admin(memory)),
+            Servicers(
+                router,
+                FeedbackServicer(memory.feedback),
+                self._build_admin(memory),
+                self._build_embedding(memory, governing),
+            ),
             self._boundary,
             address=str(settings.grpc_address),
             offer_reflection=settings.reflection,
@@ -188,6 +209,21 @@ class Service:
             certificates=certificates_of(settings),
             interceptors=self._observed.interceptors,
         )
+
+    def _build_embedding(self, memory: Memory, governing: Governing) -> EmbeddingServicer:
+        pipeline = build_embeddings(
+            memory,
+            self._adapters,
+            self._canary,
+            governing,
+            self._books.accounts,
+            TiktokenCounter(),
+            self._clock,
+            self._ids,
+        )
+        timeout_seconds = self._settings.unary_timeout_seconds
+        choose, named_calls = self._policies.choose, self._books.named_calls
+        return EmbeddingServicer(pipeline, choose, named_calls, self._clock, timeout_seconds=timeout_seconds)
 
     def _build_admin(self, memory: Memory) -> AdminServicer:
         books, policies = self._books, self._policies
@@ -215,7 +251,7 @@ class Service:
             address.host,
             address.port,
             exposition=metrics.exposition,
-            not_ready_because=lambda: "draining" if boundary.draining else "",
+            not_ready_because=lambda: "draining" if self._is_ending else "",
         )
         try:
             self.http_port = await self._http.start()
@@ -231,12 +267,17 @@ class Service:
         self._keeps_state = True
         self._keep_policy(self._policies.policy.record)
         await self._books.start()
+        self._webhook.start()
         self._watch.start()
         self._canary.start()
         self._shadow.start()
         self._observed.start()
         if self._shared_health is not None:
             self._shared_health.start()
+
+    def _on_alert(self, alert: BudgetAlert) -> None:
+        self._observed.metrics.budget_used(alert)
+        self._webhook.tell(alert)
 
     def _keep_policy(self, record: PolicyRecord) -> None:
         if record.text and self._keeps_state:

@@ -38,7 +38,7 @@ AT_ONCE_SECONDS = 1.0
 """When all workers ended within so long, something is wrong that starting them again does not mend."""
 
 CLOSING_SECONDS = 10.0
-"""Beyond the grace period of its calls, a worker has so long to close what it has open."""
+"""Beyond the notice and the grace period of its calls, a worker has so long to close what it has open."""
 
 FORCED_SECONDS = 5.0
 """The same when it was told to end at once."""
@@ -65,7 +65,7 @@ def run_workers(settings: Settings, environ: Mapping[str, str], *, on_ready: Cal
             COMMAND,
             {**environ, **told, "POINTSMAN_HTTP_ADDRESS": "127.0.0.1:0"},
             settings.workers,
-            settings.drain_grace_seconds,
+            settings.drain_notice_seconds + settings.drain_grace_seconds,
         )
         port = taken["POINTSMAN_GRPC_ADDRESS"].port
         return asyncio.run(_serve(team, settings.http_address, lambda: on_ready(port)))

@@ -14,6 +14,7 @@ from pointsman.v1.completion_pb2 import Capability, DataClass, Message, Part, Ti
 from pointsman_client import RouteOptions, image_from_path, user
 from pointsman_server.cli.configuration import ConfigurationError
 from pointsman_server.cli.server_option import Server, server_option
+from pointsman_server.cli.templating import TEMPLATE_OPTIONS, documents_of, template_of
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -37,13 +38,20 @@ def ask_options(command: Command) -> Command:
 
 def read_ask(asked: dict[str, Any]) -> Ask:
     """The question that the collected options make; raises `ConfigurationError` for what is unreadable."""
+    template = template_of(asked)
+    if asked["prompt"] is None and template is None:
+        raise click.UsageError("Missing argument 'PROMPT|-'; only a template can do without it.")
     with wrong_usage():
-        parts = [image_from_path(file) for file in asked["image"]]
-        message = user(*_prompt_parts(asked["prompt"]), *parts)
+        parts = [*_prompt_parts(asked["prompt"]), *(image_from_path(file) for file in asked["image"])]
+        documents = documents_of(asked)
     given = {name: asked[option] for option, name in _FIELDS.items() if asked[option] not in (None, ())}
     if asked["label"]:
         given["labels"] = dict(asked["label"])
-    return Ask(asked["server"], [message], cast("RouteOptions", given))
+    if template is not None:
+        given["template"] = template
+    if documents:
+        given["documents"] = documents
+    return Ask(asked["server"], [user(*parts)] if parts else [], cast("RouteOptions", given))
 
 
 @contextmanager
@@ -52,16 +60,16 @@ def wrong_usage() -> Iterator[None]:
     try:
         yield
     except UnicodeError as error:
-        raise ConfigurationError("the prompt is not UTF-8 text") from error
+        raise ConfigurationError("the prompt or a document is not UTF-8 text") from error
     except OSError as error:
         raise ConfigurationError(f"{error.filename} cannot be read: {error.strerror}") from error
     except (TypeError, ValueError) as error:
         raise ConfigurationError(str(error)) from error
 
 
-def _prompt_parts(prompt: str) -> Sequence[str | Part]:
+def _prompt_parts(prompt: str | None) -> Sequence[str | Part]:
     if prompt != "-":
-        return [prompt]
+        return [] if prompt is None else [prompt]
     return [sys.stdin.buffer.read().decode().rstrip("\n")]
 
 
@@ -77,7 +85,7 @@ def _label(ctx: click.Context, param: click.Parameter, value: Sequence[str]) -> 
 
 
 _OPTIONS: Sequence[Callable[[Any], Any]] = (
-    click.argument("prompt", metavar="PROMPT|-"),
+    click.argument("prompt", metavar="[PROMPT|-]", required=False),
     click.option("--system", metavar="TEXT", help="Instructions put before the prompt."),
     click.option("--image", metavar="FILE", multiple=True, help="An image that belongs to the prompt; repeatable."),
     click.option("--tier", type=_names(Tier, "TIER_"), help="The model strength wanted."),
@@ -91,6 +99,7 @@ _OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.option("--allow", metavar="NAME", multiple=True, help="Only deployments allowed so; repeatable."),
     click.option("--deny", metavar="NAME", multiple=True, help="A deployment not to use; repeatable."),
     click.option("--label", metavar="KEY=VALUE", multiple=True, callback=_label, help="A label; repeatable."),
+    *TEMPLATE_OPTIONS,
 )  # fmt: skip
 
 _FIELDS = {

@@ -49,6 +49,8 @@ def _show_head(console: Console, decision: RouteDecision, request_id: str) -> No
     console.print(f"input       {decision.input_tokens:,} tokens, {about}")
     console.print(f"policy      {decision.policy_version}")
     console.print(f"dial        {decision.quality_bias:.2f} of 0 (cost) to 1 (quality)")
+    if decision.template:
+        console.print(f"template    {decision.template}")
     if decision.applied_rules:
         console.print(as_shown(f"rules       {', '.join(decision.applied_rules)}"))
     console.print(f"decided in  {seconds(_seconds(decision.decision_latency))}")

@@ -13,7 +13,9 @@ import orjson
 
 from pointsman_server.cli.configuration import ConfigurationError
 from pointsman_server.cli.console import open_console
-from pointsman_server.cli.evaluation_view import show_recalibration, show_routing, show_tiers
+from pointsman_server.cli.evaluate_injection import injection
+from pointsman_server.cli.evaluate_sensitive import pii, secrets
+from pointsman_server.cli.evaluation_view import show_confidence, show_recalibration, show_routing, show_tiers
 from pointsman_server.decision.complexity import judge_complexity
 from pointsman_server.decision.learned import judge_name, learned
 from pointsman_server.evaluation.calibration_file import recalibrate as learn
@@ -37,6 +39,13 @@ def evaluate() -> None:
     """Measure how well the router decides, on recorded outcomes or labelled requests; no model is called."""
 
 
+evaluate.add_command(pii)
+evaluate.add_command(secrets)
+
+
+evaluate.add_command(injection)
+
+
 @evaluate.command(short_help="Cost and quality on recorded outcomes of models.")
 @click.argument("folder", type=_FOLDER)
 @click.option("--scores", type=_FILE, help="Take these scores, as --predictions writes them, instead of the judge's.")
@@ -53,6 +62,27 @@ def routing(folder: Path, scores: Path | None, predictions: Path | None, report:
         click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
     else:
         show_routing(open_console(), found)
+
+
+@evaluate.command(short_help="Whether the confidence in answers comes true.")
+@click.argument("folder", type=_FOLDER)
+@click.option("--scores", type=_FILE, help="Take these scores, as --predictions writes them, instead of the judge's.")
+@click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
+def confidence(folder: Path, scores: Path | None, as_json: bool) -> None:
+    """Replay FOLDER's outcomes, as `routing` takes them, each judged by its caller afterwards."""
+    with _usable_files(), _extra_packages():
+        from pointsman_server.evaluation.folder import read_folder
+        from pointsman_server.evaluation.routing import judge_items
+        from pointsman_server.evaluation.trust import measure_confidence
+
+        data = read_folder(folder)
+        ids = [item.id for item in data.items]
+        verdicts = judge_items(judge_complexity, data) if scores is None else read_predictions(scores, ids)
+        found = measure_confidence(data, verdicts)
+    if as_json:
+        click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
+    else:
+        show_confidence(open_console(), found)
 
 
 @evaluate.command(short_help="Tiers of labelled requests.")

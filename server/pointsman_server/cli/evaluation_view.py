@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pointsman_server.evaluation.routing import RoutingReport
     from pointsman_server.evaluation.slices import SliceFigures
     from pointsman_server.evaluation.tiers import Confusion, Recall, TierReport
+    from pointsman_server.evaluation.trust import ConfidenceReport
 
 _ADVICE = {
     Advice.ROUTE: "route by the score",
@@ -41,6 +42,19 @@ def show_routing(console: Console, report: RoutingReport) -> None:
     _show_triples(console, report.three_tiers)
     _show_calibration(console, report.calibration)
     _show_edits(console, report.robustness)
+
+
+def show_confidence(console: Console, reports: Sequence[ConfidenceReport]) -> None:
+    """Calibration errors of the confidence, one line for each error of the policy."""
+    from pointsman_server.evaluation.report import decimal
+
+    headings = ("the policy's quality is off by", "models", "answers", "without verdicts", "with", "each model, with")
+    table = make_table(headings, right=headings[1:])
+    for one in reports:
+        off = f"{one.misjudged_log_odds:+.1f} log-odds" if one.misjudged_log_odds else "nothing"
+        errors = map(decimal, (one.unjudged, one.judged, one.each_model))
+        table.add_row(off, f"{one.models}", f"{one.answers:,}", *errors)
+    console.print(table)
 
 
 def _show_calibration(console: Console, lines: Sequence[Calibration]) -> None:

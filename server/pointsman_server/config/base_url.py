@@ -72,7 +72,7 @@ def parse_base_url(text: str, *, allow_private_network: bool) -> BaseUrl:
     reach = reach_of(host)
     if reach is Reach.PRIVATE and not allow_private_network:
         raise UnacceptableError(
-            "points into a private network", "If that is meant, add `allow_private_network: true` to this provider."
+            "points into a private network", "If that is meant, add `allow_private_network: true` beside it."
         )
     if scheme == "http" and reach is not Reach.LOOPBACK:
         raise UnacceptableError("is not encrypted", "Use https; plain http is accepted for this machine only.")

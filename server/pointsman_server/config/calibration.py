@@ -133,11 +133,13 @@ def with_calibration(snapshot: Snapshot, calibration: Calibration) -> Snapshot:
     """The policy with what the maps say of its models."""
     if not calibration.maps:
         return snapshot
-    models = {one.model.id: one.model for one in snapshot.deployments.values()}
+    models = {one.model.id: one.model for one in snapshot.answering.values() if not one.is_last_resort}
     known = {name: _calibrated(model, models.values(), calibration.maps) for name, model in models.items()}
     return replace(
         snapshot,
-        deployments={name: replace(one, model=known[one.model.id]) for name, one in snapshot.deployments.items()},
+        deployments={
+            name: replace(one, model=known.get(one.model.id, one.model)) for name, one in snapshot.deployments.items()
+        },
     )
 
 

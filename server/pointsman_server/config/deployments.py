@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from decimal import Decimal
 from typing import TypeVar
 
@@ -21,7 +22,8 @@ from pointsman_server.config.scalars import (
 )
 from pointsman_server.config.section import Keys, Section, Spot, UnacceptableError
 from pointsman_server.domain.catalog import Deployment, Dialect, Model, Provider, Timeouts
-from pointsman_server.domain.request import DataClass, ReasoningEffort, Tier
+from pointsman_server.domain.request import Capability, DataClass, ReasoningEffort, Tier
+from pointsman_server.domain.tokenizer import Tokenizer
 
 T = TypeVar("T")
 
@@ -54,11 +56,23 @@ _FOREIGN_OPTIONS = {
     "model": "Use the deployment's `model_name`.",
     "base_url": "Use the provider's `base_url`.",
     "api_key": "Use the provider's `api_key`.",
-    **dict.fromkeys(("messages", "contents", "input", "stream"), "It is filled in from the call."),
+    **dict.fromkeys(("messages", "contents", "input", "texts", "requests", "stream"), "It is filled in from the call."),
     **dict.fromkeys(("headers", "extra_headers", "extra_query", "extra_body"), "Only body fields can be set."),
 }
 _DEFAULTS = Timeouts()
 
+
+NO_MODEL_AT_ALL = Model(
+    id="no-model",
+    tier=Tier.LIGHT,
+    context_window_tokens=MAX_WINDOW_TOKENS,
+    max_output_tokens=1_000_000,
+    capabilities=frozenset({Capability.STREAMING}),
+    quality=0.05,
+    price=replace(NO_PRICE, version="no model, no price"),
+    tokenizer=Tokenizer.O200K,
+)
+"""What stands for the model where a knowledge base answers."""
 
 _NO_PROVIDER = Provider(id="", dialect=Dialect.OPENAI_CHAT, base_url="")
 _NO_MODEL = Model("", Tier.STANDARD, 0, 0, frozenset(), 0.0, NO_PRICE)
@@ -84,11 +98,16 @@ def read_deployment(
 ) -> Deployment:
     """Compiles one deployment of a provider and a model that the policy defines."""
     section = Section(spot, DEPLOYMENT_KEYS)
+    provider = section.required("provider", one_defined("provider", providers), _NO_PROVIDER)
+    if provider.dialect is Dialect.LOCAL_KNOWLEDGE:
+        return _knowledge_deployment(deployment_id, provider, section)
     model = section.required("model", one_defined("model", models), _NO_MODEL)
+    if model.embedding is not None and not provider.dialect.makes_vectors:
+        _refuse_vectors(section, provider)
     speed = decimal_number(Decimal("0.1"), Decimal(1_000_000))
     return Deployment(
         id=deployment_id,
-        provider=section.required("provider", one_defined("provider", providers), _NO_PROVIDER),
+        provider=provider,
         model=model,
         model_name=section.required("model_name", name, ""),
         approved_data_class=section.optional("data_class", one_of(DATA_CLASSES), DataClass.PUBLIC),
@@ -98,6 +117,29 @@ def read_deployment(
         expected_tokens_per_second=float(section.optional("expected_tokens_per_second", speed, Decimal(50))),
         reasoning_token_budgets=section.optional("reasoning_token_budgets", _reasoning_budgets(model), {}),
         options=section.optional("options", _options, {}),
+        max_concurrent_calls=section.optional("max_concurrent_calls", whole_number(0, 100_000), 0),
+    )
+
+
+def _refuse_vectors(section: Section, provider: Provider) -> None:
+    if spot := section.at("model"):
+        spot.refuse(
+            f"makes vectors, and {shown(provider.id)} speaks {provider.dialect.value}, which has none",
+            "Use a provider of another dialect.",
+        )
+
+
+def _knowledge_deployment(deployment_id: str, provider: Provider, section: Section) -> Deployment:
+    for key in DEPLOYMENT_KEYS.keys() - {"provider", "max_concurrent_calls"}:
+        if spot := section.at(key):
+            spot.refuse("means nothing here: a knowledge base answers without a model", "Remove it.")
+    return Deployment(
+        id=deployment_id,
+        provider=provider,
+        model=NO_MODEL_AT_ALL,
+        model_name="knowledge",
+        approved_data_class=DataClass.RESTRICTED,
+        expected_first_token_seconds=0.01,
         max_concurrent_calls=section.optional("max_concurrent_calls", whole_number(0, 100_000), 0),
     )
 

@@ -10,6 +10,8 @@ from datetime import date
 from enum import Enum
 
 from pointsman_server.domain.catalog import Provider, Snapshot
+from pointsman_server.domain.governance import Webhook
+from pointsman_server.domain.knowledge import Knowledge
 
 _DIGITS = 12
 
@@ -18,7 +20,8 @@ def fingerprint(snapshot: Snapshot, key_references: Mapping[str, str]) -> str:
     """Twelve hex digits that change when the policy's meaning does.
 
     Comments, order of keys, the file's name, the values of keys and whether they are there do not count; where the
-    keys are kept (`key_references` by provider id) does, and so do the prices in force.
+    keys are kept (`key_references` by provider id) does, and so do the prices in force and what is written in the files
+    of a knowledge base.
     """
     content = {"snapshot": _plain(snapshot), "key_references": _plain(key_references)}
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
@@ -28,6 +31,8 @@ def fingerprint(snapshot: Snapshot, key_references: Mapping[str, str]) -> str:
 _LEFT_OUT: dict[type, frozenset[str]] = {
     Snapshot: frozenset(["version", "source"]),
     Provider: frozenset(["api_key", "unusable_because"]),
+    Knowledge: frozenset(["passages", "synonyms", "files"]),
+    Webhook: frozenset(["url", "secret", "unusable_because"]),
 }
 
 

@@ -7,9 +7,10 @@ from decimal import Decimal
 
 from pointsman_server.config.price_list import ListedPrice, PriceList
 from pointsman_server.config.prices import NO_PRICE, ModelPrice, model_price
-from pointsman_server.config.scalars import list_of, one_of, share, whole_number
+from pointsman_server.config.scalars import list_of, one_of, share, switch, whole_number
 from pointsman_server.config.section import Keys, Section, Spot
-from pointsman_server.domain.catalog import Model
+from pointsman_server.config.yaml_tree import Table
+from pointsman_server.domain.catalog import EmbeddingTraits, Model
 from pointsman_server.domain.request import Capability, Tier
 from pointsman_server.domain.tokenizer import Tokenizer
 
@@ -18,6 +19,7 @@ TIERS = {tier.name.lower(): tier for tier in Tier}
 TOKENIZERS = {tokenizer.value: tokenizer for tokenizer in Tokenizer}
 
 MODEL_KEYS: Keys = {
+    "kind": "kind: completion",
     "tier": "tier: standard",
     "context_window_tokens": "context_window_tokens: 200000",
     "max_output_tokens": "max_output_tokens: 64000",
@@ -26,10 +28,27 @@ MODEL_KEYS: Keys = {
     "price": 'price: {ref: "anthropic/claude-sonnet-4-5"}',
     "tokenizer": "tokenizer: llama",
 }
+EMBEDDING_MODEL_KEYS: Keys = {
+    "kind": "kind: embedding",
+    "context_window_tokens": "context_window_tokens: 8192",
+    "dimensions": "dimensions: 1536",
+    "variable_dimensions": "variable_dimensions: true",
+    "max_inputs_per_call": "max_inputs_per_call: 96",
+    "max_tokens_per_call": "max_tokens_per_call: 300000",
+    "price": 'price: {ref: "openai/text-embedding-3-small"}',
+    "tokenizer": "tokenizer: cl100k",
+}
+MAX_DIMENSIONS = 65_536
+MAX_INPUTS_PER_CALL = 2_048
+
+_KINDS = {"completion": False, "embedding": True}
+_DEFAULT_TRAITS = EmbeddingTraits(dimensions=0)
 
 
 def read_model(model_id: str, spot: Spot, price_list: PriceList, today: date) -> Model:
-    """Compiles one model. A model has exactly the capabilities that are listed."""
+    """Compiles one model. A model has exactly the capabilities that are listed; of `kind: embedding`, none."""
+    if _makes_vectors(spot):
+        return _read_embedding_model(model_id, spot, price_list, today)
     section = Section(spot, MODEL_KEYS)
     capabilities = one_of({capability.value: capability for capability in Capability})
     priced = section.required("price", model_price(model_id, price_list, today), ModelPrice(NO_PRICE))
@@ -44,6 +63,40 @@ def read_model(model_id: str, spot: Spot, price_list: PriceList, today: date) ->
         tokenizer=section.optional("tokenizer", one_of(TOKENIZERS), None),
     )
     _check_limits(section, model)
+    if priced.listed:
+        _warn_about_listing(section, model, priced.listed)
+    return model
+
+
+def _makes_vectors(spot: Spot) -> bool:
+    """What `kind` says; what stands there is read before the other keys, for they depend on it."""
+    kind = dict(spot.entries()).get("kind") if isinstance(spot.node, Table) else None
+    return kind is not None and kind.read(one_of(_KINDS), False)
+
+
+def _read_embedding_model(model_id: str, spot: Spot, price_list: PriceList, today: date) -> Model:
+    section = Section(spot, EMBEDDING_MODEL_KEYS)
+    tokens = whole_number(1, MAX_WINDOW_TOKENS)
+    reader = model_price(model_id, price_list, today, prices_output=False)
+    priced = section.required("price", reader, ModelPrice(NO_PRICE))
+    model = Model(
+        id=model_id,
+        tier=Tier.LIGHT,
+        context_window_tokens=section.required("context_window_tokens", tokens, 0),
+        max_output_tokens=0,
+        capabilities=frozenset(),
+        quality=0.0,
+        price=priced.price,
+        tokenizer=section.optional("tokenizer", one_of(TOKENIZERS), None),
+        embedding=EmbeddingTraits(
+            dimensions=section.required("dimensions", whole_number(1, MAX_DIMENSIONS), 0),
+            variable_dimensions=section.optional("variable_dimensions", switch, False),
+            max_inputs_per_call=section.optional(
+                "max_inputs_per_call", whole_number(1, MAX_INPUTS_PER_CALL), _DEFAULT_TRAITS.max_inputs_per_call
+            ),
+            max_tokens_per_call=section.optional("max_tokens_per_call", tokens, _DEFAULT_TRAITS.max_tokens_per_call),
+        ),
+    )
     if priced.listed:
         _warn_about_listing(section, model, priced.listed)
     return model

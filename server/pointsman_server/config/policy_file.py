@@ -6,10 +6,14 @@ import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+from pointsman_server.config.alerts import read_alerts
 from pointsman_server.config.base_url import Reach
+from pointsman_server.config.caching import read_caching, warn_about_strangers
+from pointsman_server.config.context import read_context
 from pointsman_server.config.deployments import read_deployment
 from pointsman_server.config.fingerprint import fingerprint
 from pointsman_server.config.models import read_model
@@ -19,11 +23,16 @@ from pointsman_server.config.providers import ReadProvider, read_provider
 from pointsman_server.config.resilience import read_resilience
 from pointsman_server.config.routes import read_aliases, read_tier_chains
 from pointsman_server.config.routing import with_routing
+from pointsman_server.config.safety import read_safety
 from pointsman_server.config.scalars import one_of, refuse_bad_id
 from pointsman_server.config.section import Keys, Section, Spot, UnacceptableError
+from pointsman_server.config.templates import built_in_templates, read_templates
 from pointsman_server.config.tenants import GOVERNANCE_KEYS, read_governance
 from pointsman_server.config.yaml_tree import MAX_BYTES, read_tree
+from pointsman_server.domain.cache import Caching
 from pointsman_server.domain.catalog import Deployment, Model, Snapshot
+from pointsman_server.domain.context import ContextPolicy
+from pointsman_server.domain.governance import Governance
 from pointsman_server.domain.record import PolicyRecord
 from pointsman_server.domain.resilience import Resilience
 
@@ -38,7 +47,12 @@ POLICY_KEYS: Keys = {
     "tiers": "tiers: {standard: {chain: [claude-sonnet-direct]}}",
     "routing": "routing: {quality_bias: 0.5}",
     "resilience": "resilience: {retries: {attempts_per_call: 6}}",
+    "context": "context: {trim: documents}",
+    "safety": "safety: {sensitive_data: {mode: mask}}",
+    "cache": "cache: {mode: read_write}",
     **GOVERNANCE_KEYS,
+    "templates": 'templates: {greet: {versions: {1: {messages: [{user: "Hello"}]}}}}',
+    "alerts": 'alerts: {webhook: {url: "https://alerts.example.com/pointsman"}}',
 }
 
 
@@ -91,6 +105,7 @@ def compile_policy(
     findings = Findings(file)
     root = read_tree(data, findings)
     section = Section(Spot(findings, root, "", root.line), POLICY_KEYS)
+    # Who answers a question follows from no word of a knowledge base, so decisions can be made again without it.
     policy = _read_policy(section, environ, today, kept_calibration)
     findings.raise_if_any()
     return replace(policy, warnings=tuple(findings.warnings), text=data.decode())
@@ -134,8 +149,11 @@ def _read_policy(
 ) -> LoadedPolicy:
     section.required("version", one_of({"1": 1}), 1)
     prices = PriceList(today)
-    providers = section.required("providers", _defined(lambda name, spot: read_provider(name, spot, environ)), {})
-    models = section.required("models", _defined(lambda name, spot: read_model(name, spot, prices, today)), {})
+    read = partial(read_provider, environ=environ, read_files=kept_calibration is None)
+    providers = section.required("providers", _defined(read), {})
+    # Where no model is asked, none needs to be described.
+    needed = section.required if section.at("models") or not _answers_alone(providers) else section.optional
+    models = needed("models", _defined(lambda name, spot: read_model(name, spot, prices, today)), {})
     deployments = section.required("deployments", _defined(_deployment_reader(providers, models)), {})
     aliases = section.optional("aliases", lambda spot: read_aliases(spot, deployments), {})
     chains = section.optional("tiers", lambda spot: read_tier_chains(spot, deployments, aliases), {})
@@ -146,11 +164,24 @@ def _read_policy(
         aliases=dict(sorted(aliases.items())),
         tier_chains=chains,
         resilience=section.optional("resilience", read_resilience, Resilience()),
+        context=section.optional("context", lambda spot: read_context(spot, ContextPolicy()), ContextPolicy()),
+        templates={**built_in_templates(), **section.optional("templates", read_templates, {})},
     )
+    safety = section.optional("safety", lambda spot: read_safety(spot, snapshot.safety), snapshot.safety)
+    snapshot = replace(snapshot, safety=safety)
     snapshot, calibration = with_routing(snapshot, section.at("routing"), kept_calibration)
-    snapshot = replace(snapshot, governance=read_governance(section, snapshot))
+    webhook = section.optional("alerts", lambda spot: read_alerts(spot, environ), None)
+    snapshot = replace(snapshot, governance=replace(read_governance(section, snapshot), webhook=webhook))
+    snapshot = replace(snapshot, caching=_caching(section, snapshot.governance))
     _warn_about_unused(section, snapshot, providers, models)
     return replace(_versioned(snapshot, providers, today), calibration=calibration)
+
+
+def _caching(section: Section, governance: Governance) -> Caching:
+    caching = section.optional("cache", read_caching, Caching())
+    if spot := section.at("cache"):
+        warn_about_strangers(spot, caching, governance)
+    return caching
 
 
 def _defined(read: Callable[[str, Spot], T]) -> Callable[[Spot], dict[str, T]]:
@@ -166,6 +197,10 @@ def _defined(read: Callable[[str, Spot], T]) -> Callable[[Spot], dict[str, T]]:
         return things
 
     return read_all
+
+
+def _answers_alone(providers: Mapping[str, ReadProvider]) -> bool:
+    return bool(providers) and all(one.provider.knowledge is not None for one in providers.values())
 
 
 def _deployment_reader(

@@ -176,6 +176,9 @@ def _key_check(provider: Provider) -> Check:
         return Check(id_, Status.WARN, message, "Put the key there, or remove the provider from the policy.")
     if provider.simulated:
         return Check(id_, Status.OK, f"{provider.id} is simulated: no language model answers")
+    if provider.knowledge is not None:
+        count, files = len(provider.knowledge.passages), len(provider.knowledge.files)
+        return Check(id_, Status.OK, f"{provider.id} needs no key: it answers from {count} passages of {files} files")
     if provider.api_key is None:
         return Check(id_, Status.OK, f"{provider.id} needs no key")
     return Check(id_, Status.OK, f"{provider.id} has a key from {provider.api_key.reference}")
@@ -199,9 +202,12 @@ def _tier_check(snapshot: Snapshot, tier: Tier) -> Check:
     chain = snapshot.tier_chains.get(tier, ())
     offered = [
         deployment
-        for deployment in snapshot.deployments.values()
-        if deployment.model.tier is tier or deployment.id in chain
+        for deployment in snapshot.answering.values()
+        if (deployment.model.tier is tier or deployment.id in chain) and not deployment.is_last_resort
     ]
+    if not offered and any(deployment.is_last_resort for deployment in snapshot.deployments.values()):
+        message = f"no model is of tier {word}: requests that ask for it are answered from a knowledge base alone"
+        return Check(id_, Status.WARN, message, f"Add a {word} model, or list a chain under `tiers.{word}`.")
     if not offered:
         message = f"no deployment is of tier {word}: requests that ask for it are refused"
         return Check(id_, Status.WARN, message, f"Add a {word} model, or list a chain under `tiers.{word}`.")
@@ -245,7 +251,7 @@ def _price_changes(now: Snapshot, ahead: Snapshot) -> Iterator[Check]:
 
 
 def _endpoint_checks(snapshot: Snapshot) -> Iterator[Check]:
-    providers = list(snapshot.providers.values())
+    providers = [provider for provider in snapshot.providers.values() if provider.knowledge is None]
     with ThreadPoolExecutor(max_workers=_PROBED_AT_ONCE) as pool:
         yield from pool.map(_endpoint_check, providers)
 

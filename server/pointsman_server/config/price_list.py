@@ -14,7 +14,7 @@ unusable.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from datetime import date
 from decimal import ROUND_HALF_UP, Decimal
@@ -81,10 +81,17 @@ class PriceList:
 
     def find(self, ref: str) -> ListedPrice:
         """The listed model behind `provider_id/model_ref`; raises `UnacceptableError` when it cannot be used."""
+        return self._find(ref, {}, _IGNORED)
+
+    def find_embedding(self, ref: str) -> ListedPrice:
+        """The same for a model that turns texts into vectors, and so has no output and is shown no images."""
+        return self._find(ref, {"output_mtok": Decimal(0)}, _IGNORED | {"input_image_mtok"})
+
+    def _find(self, ref: str, free: Mapping[str, Decimal], ignored: Set[str]) -> ListedPrice:
         model = self._model(ref)
         listed, valid_from = _valid_on(model, self._today)
-        prices = {key: value for key, value in vars(listed).items() if value is not None}
-        _check_dimensions(prices)
+        prices = {**free, **{key: value for key, value in vars(listed).items() if value is not None}}
+        _check_dimensions(prices, ignored)
         per_request = _amount(prices.get("requests_kcount", Decimal(0)), 0) * _MICRO / _REQUESTS_PER_UNIT
         searches = prices.get("web_searches_kcount")
         return ListedPrice(
@@ -156,13 +163,14 @@ def _valid_on(model: types.ModelInfo, today: date) -> tuple[types.ModelPrice, da
 _WRITE_OUT = "Write the price out instead of referring to it; take the highest that can apply."
 
 
-def _check_dimensions(prices: Iterable[str]) -> None:
+def _check_dimensions(prices: Iterable[str], ignored: Set[str]) -> None:
     keys = set(prices)
     if missing := {"input_mtok", "output_mtok"} - keys:
         raise UnacceptableError(
-            f"has no price for {'input' if 'input_mtok' in missing else 'output'} tokens", "Refer to a chat model."
+            f"has no price for {'input' if 'input_mtok' in missing else 'output'} tokens",
+            "Refer to a model that answers, or say `kind: embedding` if it makes vectors.",
         )
-    if unknown := keys - _PRICED - _IGNORED:
+    if unknown := keys - _PRICED - ignored:
         raise UnacceptableError(f"bills what is not counted here: {', '.join(sorted(unknown))}", _WRITE_OUT)
 
 

@@ -42,14 +42,16 @@ class ModelPrice:
     listed: ListedPrice | None = None
 
 
-def model_price(model_id: str, price_list: PriceList, today: date) -> Callable[[Spot], ModelPrice]:
-    """A reader of a model's price as it stands on this day."""
+def model_price(
+    model_id: str, price_list: PriceList, today: date, *, prices_output: bool = True
+) -> Callable[[Spot], ModelPrice]:
+    """A reader of a model's price as it stands on this day; not every model has an output that could be priced."""
 
     def read(spot: Spot) -> ModelPrice:
         if isinstance(spot.node, Items):
-            return ModelPrice(_price_in_force(spot, model_id, today))
+            return ModelPrice(_price_in_force(spot, model_id, today, prices_output=prices_output))
         if isinstance(spot.node, Table) and any(entry.key == "ref" for entry in spot.node.entries):
-            return _referred_price(Section(spot, PRICE_REF_KEYS), price_list)
+            return _referred_price(Section(spot, PRICE_REF_KEYS), price_list, prices_output=prices_output)
         raise UnacceptableError(
             "is neither a reference nor a list of prices",
             'Write `price: {ref: "provider/model"}` or `price: [{input_usd_per_mtok: 3, output_usd_per_mtok: 15}]`.',
@@ -58,8 +60,9 @@ def model_price(model_id: str, price_list: PriceList, today: date) -> Callable[[
     return read
 
 
-def _referred_price(section: Section, price_list: PriceList) -> ModelPrice:
-    listed = section.required("ref", lambda spot: price_list.find(name(spot)), None)
+def _referred_price(section: Section, price_list: PriceList, *, prices_output: bool) -> ModelPrice:
+    find = price_list.find if prices_output else price_list.find_embedding
+    listed = section.required("ref", lambda spot: find(name(spot)), None)
     surcharge = section.optional("per_request_usd", usd, 0)
     if listed is None:
         return ModelPrice(NO_PRICE)
@@ -73,12 +76,12 @@ def _referred_price(section: Section, price_list: PriceList) -> ModelPrice:
     return ModelPrice(price, listed)
 
 
-def _price_in_force(spot: Spot, model_id: str, today: date) -> Price:
+def _price_in_force(spot: Spot, model_id: str, today: date, *, prices_output: bool) -> Price:
     by_date: dict[date | None, Price] = {}
     is_whole = True
     for item in spot.items():
         problems_before = len(spot.findings.problems)
-        price = _dated_price(Section(item, PRICE_KEYS), model_id)
+        price = _dated_price(Section(item, PRICE_KEYS), model_id, prices_output=prices_output)
         if len(spot.findings.problems) > problems_before:
             is_whole = False
         elif price.valid_from in by_date:
@@ -94,10 +97,10 @@ def _price_in_force(spot: Spot, model_id: str, today: date) -> Price:
     return NO_PRICE
 
 
-def _dated_price(section: Section, model_id: str) -> Price:
+def _dated_price(section: Section, model_id: str, *, prices_output: bool) -> Price:
     valid_from = section.optional("valid_from", calendar_date, None)
-    base = (0, _rates(section))
-    above = section.optional("above", _steps_above, ())
+    base = (0, _rates(section, prices_output=prices_output))
+    above = section.optional("above", lambda spot: _steps_above(spot, prices_output=prices_output), ())
     return Price(
         version=f"policy {model_id} {valid_from or 'undated'}",
         valid_from=valid_from,
@@ -106,23 +109,23 @@ def _dated_price(section: Section, model_id: str) -> Price:
     )
 
 
-def _rates(section: Section) -> Rates:
+def _rates(section: Section, *, prices_output: bool) -> Rates:
     """Cached input and cache writes cost as much as plain input unless the policy says otherwise."""
     plain = section.required("input_usd_per_mtok", usd, 0)
     return Rates(
         input=plain,
-        output=section.required("output_usd_per_mtok", usd, 0),
+        output=(section.required if prices_output else section.optional)("output_usd_per_mtok", usd, 0),
         cached_input=section.optional("cached_input_usd_per_mtok", usd, plain),
         cache_write_input=section.optional("cache_write_input_usd_per_mtok", usd, plain),
     )
 
 
-def _steps_above(spot: Spot) -> tuple[tuple[int, Rates], ...]:
+def _steps_above(spot: Spot, *, prices_output: bool) -> tuple[tuple[int, Rates], ...]:
     steps: list[tuple[int, Rates]] = []
     for item in spot.items():
         section = Section(item, ABOVE_KEYS)
         start = section.required("input_tokens", whole_number(1, 100_000_000), None)
-        rates = _rates(section)
+        rates = _rates(section, prices_output=prices_output)
         if start is None:
             continue
         if steps and start <= steps[-1][0]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pointsman_server.config.base_url import BaseUrl, Reach, base_url
 from pointsman_server.config.key_reference import KeyReading, KeyReference, key_reference, read_key
+from pointsman_server.config.knowledge import KNOWLEDGE_KEYS, NOT_READ, read_knowledge
 from pointsman_server.config.scalars import one_of, switch
 from pointsman_server.config.section import Keys, Section, Spot
 from pointsman_server.domain.catalog import Dialect, Provider, Secret
@@ -17,6 +18,7 @@ PROVIDER_KEYS: Keys = {
     "api_key": 'api_key: "${ANTHROPIC_API_KEY}"',
     "simulated": "simulated: false",
     "allow_private_network": "allow_private_network: false",
+    **KNOWLEDGE_KEYS,
 }
 
 _VENDOR_ORIGINS = {
@@ -60,10 +62,16 @@ class ReadProvider:
     reach: Reach
 
 
-def read_provider(provider_id: str, spot: Spot, environ: Mapping[str, str]) -> ReadProvider:
-    """Compiles one provider. A missing or malformed key makes it unusable, not the policy wrong."""
+def read_provider(provider_id: str, spot: Spot, environ: Mapping[str, str], *, read_files: bool = True) -> ReadProvider:
+    """Compiles one provider. A missing or malformed key makes it unusable, not the policy wrong.
+
+    Without `read_files` a knowledge base stays empty and its files need not be there.
+    """
     section = Section(spot, PROVIDER_KEYS)
     dialect = section.required("dialect", one_of({dialect.value: dialect for dialect in Dialect}), Dialect.OPENAI_CHAT)
+    if dialect is Dialect.LOCAL_KNOWLEDGE:
+        return _knowledge_base(provider_id, section, read_files)
+    _refuse_keys(section, KNOWLEDGE_KEYS, f"is for providers of dialect {Dialect.LOCAL_KNOWLEDGE.value} only")
     simulated = section.optional("simulated", switch, False)
     private = section.optional("allow_private_network", switch, False)
     address = section.optional(
@@ -81,6 +89,20 @@ def read_provider(provider_id: str, spot: Spot, environ: Mapping[str, str]) -> R
         simulated=simulated,
     )
     return ReadProvider(provider, str(reference or ""), address.reach)
+
+
+def _knowledge_base(provider_id: str, section: Section, read_files: bool) -> ReadProvider:
+    foreign = PROVIDER_KEYS.keys() - KNOWLEDGE_KEYS.keys() - {"dialect"}
+    _refuse_keys(section, sorted(foreign), "means nothing here: a knowledge base answers from this process")
+    knowledge = read_knowledge(section) if read_files else NOT_READ
+    provider = Provider(id=provider_id, dialect=Dialect.LOCAL_KNOWLEDGE, base_url="", knowledge=knowledge)
+    return ReadProvider(provider, "", Reach.LOOPBACK)
+
+
+def _refuse_keys(section: Section, keys: Iterable[str], message: str) -> None:
+    for key in keys:
+        if spot := section.at(key):
+            spot.refuse(message, "Remove it.")
 
 
 def default_base_url(dialect: Dialect, simulated: bool) -> BaseUrl:

@@ -60,7 +60,7 @@ def read_tier_chains(
 ) -> dict[Tier, tuple[str, ...]]:
     """The fallback chains of the tiers that list one, as deployment ids in listed order."""
     section = Section(spot, TIERS_KEYS)
-    reader = _chain_reader({**{name: name for name in deployments}, **aliases})
+    reader = _chain_reader({**{name: name for name in deployments}, **aliases}, deployments)
     return {
         tier: Section(value, TIER_KEYS).required("chain", reader, ())
         for name, tier in TIERS.items()
@@ -68,7 +68,7 @@ def read_tier_chains(
     }
 
 
-def _chain_reader(known: Mapping[str, str]) -> Callable[[Spot], tuple[str, ...]]:
+def _chain_reader(known: Mapping[str, str], deployments: Mapping[str, Deployment]) -> Callable[[Spot], tuple[str, ...]]:
     read_links = list_of(one_defined("deployment or alias", known))
 
     def read(spot: Spot) -> tuple[str, ...]:
@@ -77,6 +77,10 @@ def _chain_reader(known: Mapping[str, str]) -> Callable[[Spot], tuple[str, ...]]
             raise UnacceptableError(
                 f"has {length} deployments", f"List 1 to {MAX_CHAIN_LENGTH}, in the order in which they are asked."
             )
-        return read_links(spot)
+        links = read_links(spot)
+        making = [name for name in links if deployments[name].model.embedding is not None]
+        if making:
+            raise UnacceptableError(f"names {making[0]}, whose model only makes vectors", "Take it out.")
+        return links
 
     return read

@@ -7,6 +7,7 @@ from dataclasses import replace
 from decimal import Decimal
 
 from pointsman_server.config.calibration import Calibration, read_calibration, with_calibration
+from pointsman_server.config.deployments import one_defined
 from pointsman_server.config.models import MAX_WINDOW_TOKENS, TIERS
 from pointsman_server.config.routes import named_deployments
 from pointsman_server.config.scalars import (
@@ -33,6 +34,7 @@ ROUTING_KEYS: Keys = {
     "first_token_weight": "first_token_weight: 0.02",
     "learn_from_feedback": "learn_from_feedback: true",
     "calibration": "calibration: calibration.json",
+    "embedding": "embedding: text-embedding-3-small",
     "rules": "rules: [{name: research, when: {labels: {agent: [research]}}, tier: advanced}]",
 }
 RULE_KEYS: Keys = {
@@ -70,7 +72,7 @@ def with_routing(snapshot: Snapshot, spot: Spot | None, kept_calibration: str | 
             "calibration", lambda value: read_calibration(value, kept_calibration), calibration
         )
         routed = with_calibration(_with_section(snapshot, section), calibration)
-    if routed.deployments:
+    if any(not one.is_last_resort for one in routed.answering.values()):
         routed = replace(routed, cost_weights=_solve_dial(routed))
     return routed, calibration.text
 
@@ -91,7 +93,21 @@ def _with_section(snapshot: Snapshot, routing: Section) -> Snapshot:
         ),
         learn_from_feedback=routing.optional("learn_from_feedback", switch, snapshot.learn_from_feedback),
         rules=routing.optional("rules", lambda value: _read_rules(value, snapshot), ()),
+        embedding_model=_read_embedding_model(routing, snapshot),
     )
+
+
+def _read_embedding_model(routing: Section, snapshot: Snapshot) -> str:
+    """The model that makes vectors unless a request says otherwise, by its id or that of a deployment, or an alias."""
+    making = {name: one.model.id for name, one in snapshot.deployments.items() if one.model.embedding is not None}
+    by_alias = {alias: making[name] for alias, name in snapshot.aliases.items() if name in making}
+    models = {model: model for model in making.values()}
+    if len(models) > 1 and not routing.at("embedding"):
+        routing.spot.warn(
+            f"does not say which of {len(models)} embedding models to use, so the cheapest is, and prices change",
+            f"Add `embedding: {min(models)}`: vectors of different models do not compare.",
+        )
+    return routing.optional("embedding", one_defined("embedding model", {**making, **by_alias, **models}), "")
 
 
 def _read_rules(spot: Spot, snapshot: Snapshot) -> tuple[RoutingRule, ...]:
@@ -149,7 +165,9 @@ def _read_labels(spot: Spot) -> Mapping[str, frozenset[str]]:
 
 
 def _solve_dial(snapshot: Snapshot) -> tuple[float, ...]:
-    models = {one.model.id: one.model for one in snapshot.deployments.values()}.values()
+    # What answers without a model is never weighed against models.
+    asked = [one for one in snapshot.answering.values() if not one.is_last_resort]
+    models = {one.model.id: one.model for one in asked}.values()
     costs = [model.price.tokens_cost_micro_usd(_TYPICAL_INPUT_TOKENS, _TYPICAL_OUTPUT_TOKENS) for model in models]
     strongest = snapshot.strongest.model.price.tokens_cost_micro_usd(_TYPICAL_INPUT_TOKENS, _TYPICAL_OUTPUT_TOKENS)
     offers = [Offer(one.quality, cost / (strongest or 1), one.tier) for one, cost in zip(models, costs, strict=True)]

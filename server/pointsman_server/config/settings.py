@@ -100,6 +100,7 @@ class Settings:
     log_level: LogLevel = LogLevel.INFO
     reflection: bool = True
     max_concurrent_calls: int = 256
+    drain_notice_seconds: float = 0.0
     drain_grace_seconds: float = 30.0
     unary_timeout_seconds: float = 60.0
     stream_timeout_seconds: float = 300.0
@@ -234,6 +235,7 @@ _READERS: dict[str, Callable[[str], object]] = {
     "log_level": _log_level,
     "reflection": _switch,
     "max_concurrent_calls": _whole(1, 100_000),
+    "drain_notice_seconds": _seconds(0, 3600),
     "drain_grace_seconds": _seconds(0, 3600),
     "unary_timeout_seconds": _seconds(0.1, 3600),
     "stream_timeout_seconds": _seconds(0.1, 3600),

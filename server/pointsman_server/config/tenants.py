@@ -6,9 +6,11 @@ import re
 from collections.abc import Callable
 from typing import TypeVar
 
+from pointsman_server.config.context import read_context
 from pointsman_server.config.deployments import DATA_CLASSES
 from pointsman_server.config.problems import shown
 from pointsman_server.config.routes import named_deployments
+from pointsman_server.config.safety import read_safety
 from pointsman_server.config.scalars import identifier, list_of, one_of, refuse_bad_id, some, switch, usd, whole_number
 from pointsman_server.config.section import Keys, Section, Spot, UnacceptableError
 from pointsman_server.domain.caller import Role
@@ -35,6 +37,8 @@ TENANT_KEYS: Keys = {
     "deny": "deny: [one-deployment]",
     "least_data_class": "least_data_class: internal",
     "suspended": "suspended: true",
+    "safety": "safety: {sensitive_data: {mode: block}}",
+    "context": "context: {trim: all}",
 }
 LIMIT_KEYS: Keys = {
     "requests_per_minute": "requests_per_minute: 20",
@@ -58,6 +62,7 @@ GOVERNANCE_KEYS: Keys = {
     "peers": "peers: {requests_per_minute: 100}",
     "when_counters_fail": "when_counters_fail: refuse",
     "kill_switch_ends_streams": "kill_switch_ends_streams: true",
+    "kill_switch_keeps_local": "kill_switch_keeps_local: true",
 }
 """Keys of the whole file that are read here."""
 
@@ -98,7 +103,19 @@ def read_governance(section: Section, snapshot: Snapshot) -> Governance:
             "when_counters_fail", one_of({word.value: word for word in WhenCountersFail}), WhenCountersFail.REFUSE
         ),
         kill_switch_ends_streams=section.optional("kill_switch_ends_streams", switch, False),
+        kill_switch_keeps_local=_keeps_local(section, snapshot),
     )
+
+
+def _keeps_local(section: Section, snapshot: Snapshot) -> bool:
+    keeps = section.optional("kill_switch_keeps_local", switch, False)
+    spot = section.at("kill_switch_keeps_local")
+    if keeps and spot and not any(one.is_last_resort for one in snapshot.deployments.values()):
+        spot.warn(
+            "is true, but no deployment answers from a knowledge base",
+            "Add a provider of dialect local_knowledge and a deployment of it.",
+        )
+    return keeps
 
 
 def _peer_limit(section: Section) -> RateLimit:
@@ -137,6 +154,12 @@ def _tenant(spot: Spot, defaults: TenantPolicy, snapshot: Snapshot) -> TenantPol
         denied_deployments=frozenset(section.optional("deny", names, defaults.denied_deployments)),
         least_data_class=section.optional("least_data_class", one_of(DATA_CLASSES), defaults.least_data_class),
         suspended=section.optional("suspended", switch, defaults.suspended),
+        safety=section.optional(
+            "safety", lambda one: read_safety(one, defaults.safety or snapshot.safety), defaults.safety
+        ),
+        context=section.optional(
+            "context", lambda one: read_context(one, defaults.context or snapshot.context), defaults.context
+        ),
     )
     _warn_if_nothing_is_left(spot, tenant, snapshot)
     return tenant

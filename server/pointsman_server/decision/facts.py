@@ -19,6 +19,7 @@ def facts_of(request: CompletionRequest, complexity: Complexity) -> RequestFacts
         quality_bias=request.quality_bias,
         max_output_tokens=request.generation.max_output_tokens,
         labels=request.labels,
+        template=f"{request.template.name}@{request.template.version}" if request.template else "",
     )
 
 

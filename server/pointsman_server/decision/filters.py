@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pointsman_server.decision.rules import Wishes, excluded_by
-from pointsman_server.decision.tokens import tokens_for
+from pointsman_server.decision.tokens import core_of, tokens_for
 from pointsman_server.domain.catalog import Deployment, Snapshot
 from pointsman_server.domain.facts import Circumstances, RequestFacts
 from pointsman_server.domain.health import HealthView
@@ -29,9 +29,13 @@ class Needs:
     capabilities: frozenset[Capability]
     least_data_class: DataClass | None = None
     """What all calls of the tenant are taken to carry at least."""
+    wants_vectors: bool = False
 
 
 Rule = Callable[[Needs, Deployment], Rejection | None]
+
+_LACKED_WITHOUT_MODEL = frozenset({Capability.TOOLS, Capability.VISION})
+"""What a last resort cannot make up for; all else is about how a model answers, and it is none."""
 
 
 def work_out_needs(circumstances: Circumstances, wishes: Wishes, snapshot: Snapshot) -> Needs:
@@ -60,6 +64,7 @@ def rules_for(needs: Needs) -> tuple[Rule, ...]:
         (_pinned, needs.pinned_id),
         (_denied, needs.denied_ids),
         (_allowed, needs.allowed_ids),
+        (_kind, True),
         (_tier, needs.facts.tier),
         (_data_class, constraints.data_class > DataClass.PUBLIC),
         (_region, constraints.regions),
@@ -105,9 +110,23 @@ def _allowed(needs: Needs, deployment: Deployment) -> Rejection | None:
     return None
 
 
+def is_of_kind(needs: Needs, deployment: Deployment) -> bool:
+    """Whether the deployment's model does what is wanted at all: answers, or vectors."""
+    return (deployment.model.embedding is not None) is needs.wants_vectors
+
+
+def _kind(needs: Needs, deployment: Deployment) -> Rejection | None:
+    if (deployment.model.embedding is not None) is needs.wants_vectors:  # asked of every deployment of every decision
+        return None
+    detail = "its model answers and makes no vectors" if needs.wants_vectors else "its model only makes vectors"
+    return Rejection(deployment.id, ExclusionReason.CAPABILITY, detail)
+
+
 def _tier(needs: Needs, deployment: Deployment) -> Rejection | None:
     tier = needs.facts.tier
     if tier is None or deployment.id in needs.tier_chain_ids or deployment.model.tier is tier:
+        return None
+    if deployment.is_last_resort:
         return None
     detail = f"it is of tier {deployment.model.tier.name.lower()}, the request asks for {tier.name.lower()}"
     return Rejection(deployment.id, ExclusionReason.TIER, detail)
@@ -127,7 +146,7 @@ def _data_class(needs: Needs, deployment: Deployment) -> Rejection | None:
 
 def _region(needs: Needs, deployment: Deployment) -> Rejection | None:
     regions = needs.facts.constraints.regions
-    if regions and not regions & deployment.regions:
+    if regions and not regions & deployment.regions and not deployment.is_last_resort:
         serves = ", ".join(sorted(deployment.regions)) or "no named region"
         return Rejection(deployment.id, ExclusionReason.REGION, f"it serves from {serves}")
     return None
@@ -140,6 +159,8 @@ def _policy_rule(needs: Needs, deployment: Deployment) -> Rejection | None:
 
 def _capabilities(needs: Needs, deployment: Deployment) -> Rejection | None:
     missing = needs.capabilities - deployment.model.capabilities
+    if deployment.is_last_resort:
+        missing &= _LACKED_WITHOUT_MODEL
     if missing:
         names = ", ".join(sorted(capability.value for capability in missing))
         return Rejection(deployment.id, ExclusionReason.CAPABILITY, f"its model lacks {names}")
@@ -154,9 +175,11 @@ def _context_window(needs: Needs, deployment: Deployment) -> Rejection | None:
             f"{needs.facts.constraints.min_context_tokens}"
         )
         return Rejection(deployment.id, ExclusionReason.CONTEXT_WINDOW, detail)
-    tokens = tokens_for(deployment, needs.tokens).tokens
+    core = core_of(needs.tokens)
+    tokens = tokens_for(deployment, core).tokens
     if tokens >= window:
-        detail = f"the input has about {tokens} of its tokens, its window {window}"
+        what = "the input" if core is needs.tokens else "what may not be left out of the input"
+        detail = f"{what} has about {tokens} of its tokens, its window {window}"
         return Rejection(deployment.id, ExclusionReason.CONTEXT_WINDOW, detail)
     return None
 

@@ -35,7 +35,7 @@ class Wishes:
 def gather_wishes(circumstances: Circumstances, snapshot: Snapshot) -> Wishes:
     """The request's own words first, then the rules in their order, then the policy's defaults and the judgement."""
     facts = circumstances.facts
-    rules = tuple(rule for rule in snapshot.rules if _applies(rule.when, circumstances)) if snapshot.rules else ()
+    rules = tuple(rule for rule in snapshot.rules if applies(rule.when, circumstances)) if snapshot.rules else ()
     tier = facts.tier or _first([rule.tier for rule in rules]) or facts.complexity.tier
     bias = facts.quality_bias
     if bias is None:
@@ -56,7 +56,8 @@ def gather_wishes(circumstances: Circumstances, snapshot: Snapshot) -> Wishes:
     )
 
 
-def _applies(when: RuleCondition, circumstances: Circumstances) -> bool:
+def applies(when: RuleCondition, circumstances: Circumstances) -> bool:
+    """Whether a rule with this condition has a say under these circumstances."""
     facts = circumstances.facts
     complexity = facts.complexity
     return (

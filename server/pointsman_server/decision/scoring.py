@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from pointsman_server.decision.dial import cost_weight
 from pointsman_server.decision.quality import expected_quality
+from pointsman_server.decision.room import NOTHING_LEFT_OUT, Room, room_for
 from pointsman_server.decision.rules import Wishes
 from pointsman_server.decision.tokens import tokens_for
 from pointsman_server.domain.catalog import TOKENS_PER_PRICE_UNIT, Deployment, Snapshot
@@ -28,6 +29,15 @@ TIER_STEP = -10.0
 """Steps of the score, each too large for all below it to make good: named earlier by a rule, able to search when that
 is wanted, listed earlier in the tier's chain, and (for each tier) weaker than the request needs."""
 
+LEFT_OUT_STEP = -1_000_000.0
+LEFT_OUT_SHARE_STEP = -100.0
+"""A deployment that can only be sent a part of the input comes after all that can be sent all of it, and one that loses
+some of the conversation after those that only lose documents. Among those that lose as much, a tenth more that is left
+out weighs as much as a tier."""
+
+LAST_RESORT_STEP = -10_000_000.0
+"""What answers without a model comes after all that have one, whatever else speaks for it."""
+
 MOST_COST_SHARE = 2.0
 """Costs beyond this multiple of the strongest model's all weigh the same, so that the steps stay steps."""
 
@@ -42,15 +52,16 @@ class Costing(NamedTuple):
     max_output_tokens: int
     expected_cost_micro_usd: int
     worst_cost_micro_usd: int
+    room: Room = NOTHING_LEFT_OUT
 
 
 def cost_of(
     deployment: Deployment, circumstances: Circumstances, snapshot: Snapshot, tier: Tier
 ) -> Costing | Rejection:
     """The deployment's costs, or the rejection if it cannot keep the request's cost cap."""
-    facts, tokens = circumstances.facts, tokens_for(deployment, circumstances.tokens)
-    model = deployment.model
+    facts, model = circumstances.facts, deployment.model
     wanted = facts.max_output_tokens or snapshot.default_max_output_tokens
+    tokens, room = room_for(deployment, circumstances.tokens, wanted)
     room_in_window = max(1, model.context_window_tokens - tokens.tokens)
     most_output = min(wanted, model.max_output_tokens, room_in_window)
     cap = facts.constraints.max_cost_micro_usd
@@ -65,7 +76,7 @@ def cost_of(
     expected_output = min(wanted, model.max_output_tokens, EXPECTED_OUTPUT_TOKENS[tier])
     expected = model.price.tokens_cost_micro_usd(tokens.tokens, expected_output)
     worst = model.price.tokens_cost_micro_usd(tokens.upper_bound, most_output)
-    return Costing(deployment, most_output, expected, worst)
+    return Costing(deployment, most_output, expected, worst, room)
 
 
 def _whose_cap(cap_micro_usd: int, circumstances: Circumstances, snapshot: Snapshot) -> str:
@@ -126,7 +137,7 @@ def _candidate(costing: Costing, scales: _Scales) -> Candidate:
     quality = expected_quality(deployment.model, circumstances.facts.complexity, circumstances.experience)
     first_token_seconds = circumstances.health.first_token_seconds(deployment)
     kept = (1.0 - scales.cost_weight) * quality
-    parts = [Factor("quality", kept), *_prices(costing, first_token_seconds, scales), *_steps(deployment, scales)]
+    parts = [Factor("quality", kept), *_prices(costing, first_token_seconds, scales), *_steps(costing, scales)]
     return Candidate(
         deployment=deployment,
         score=sum([part.value for part in parts]),
@@ -136,6 +147,8 @@ def _candidate(costing: Costing, scales: _Scales) -> Candidate:
         worst_cost_micro_usd=costing.worst_cost_micro_usd,
         expected_first_token_seconds=first_token_seconds,
         max_output_tokens=costing.max_output_tokens,
+        room_tokens=costing.room.most_tokens,
+        takes_all=costing.room.takes_all,
     )
 
 
@@ -145,7 +158,7 @@ def _prices(costing: Costing, first_token_seconds: float, scales: _Scales) -> li
     weight = scales.cost_weight
     is_last = deployment.id == scales.circumstances.session_deployment_id
     cost = costing.expected_cost_micro_usd
-    if is_last:
+    if is_last and costing.room.takes_all:
         cost -= _saved_by_cache(deployment, scales.circumstances.tokens)
     parts = [
         Factor("cost", -weight * min(cost / scales.strongest_cost_micro_usd, MOST_COST_SHARE)),
@@ -159,10 +172,17 @@ def _prices(costing: Costing, first_token_seconds: float, scales: _Scales) -> li
     return parts
 
 
-def _steps(deployment: Deployment, scales: _Scales) -> list[Factor]:
-    wishes, chain = scales.wishes, scales.chain
+def _steps(costing: Costing, scales: _Scales) -> list[Factor]:
+    deployment, wishes, chain = costing.deployment, scales.wishes, scales.chain
     steps: list[Factor] = []
-    if wishes.tier > deployment.model.tier:
+    if not costing.room.takes_all:
+        step = LEFT_OUT_STEP * (2 if costing.room.loses_history else 1)
+        steps.append(Factor("left_out", step + LEFT_OUT_SHARE_STEP * costing.room.left_out_share))
+    if deployment.is_last_resort:
+        # Only who names it before all others wants it before all others.
+        if deployment.id not in (*wishes.preferred[:1], *chain[:1]):
+            steps.append(Factor("last_resort", LAST_RESORT_STEP))
+    elif wishes.tier > deployment.model.tier:
         steps.append(Factor("tier_below", TIER_STEP * (wishes.tier - deployment.model.tier)))
     if deployment.id in chain:
         steps.append(Factor("chain_position", CHAIN_STEP * (len(chain) - chain.index(deployment.id))))

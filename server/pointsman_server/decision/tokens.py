@@ -7,11 +7,12 @@ is worth its time only where these bounds leave something open; the execution ro
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import orjson
 
+from pointsman_server.decision.documents import names_of, render_all, shown_whole
 from pointsman_server.domain.catalog import Deployment, Dialect
 from pointsman_server.domain.message import (
     ImagePart,
@@ -24,7 +25,7 @@ from pointsman_server.domain.message import (
     ToolResultPart,
 )
 from pointsman_server.domain.plan import TokenEstimate
-from pointsman_server.domain.request import CompletionRequest
+from pointsman_server.domain.request import CompletionRequest, Document
 from pointsman_server.domain.tokenizer import CORRECTIONS, Correction, Tokenizer
 
 FRAMING_TOKENS_PER_REQUEST = 3
@@ -52,6 +53,7 @@ DEFAULT_TOKENIZERS: Mapping[Dialect, Tokenizer] = {
     Dialect.OPENAI_RESPONSES: Tokenizer.O200K,
     Dialect.OPENAI_CHAT: Tokenizer.OTHER,
     Dialect.COHERE_CHAT: Tokenizer.COHERE,
+    Dialect.LOCAL_KNOWLEDGE: Tokenizer.O200K,
 }
 """What a model counts with when the policy does not say. Every vendor's models speak `openai_chat`."""
 
@@ -97,11 +99,20 @@ def tokens_for(deployment: Deployment, estimate: TokenEstimate) -> TokenEstimate
     return TokenEstimate(tokens, exact=False, upper_bound=max(tokens, most))
 
 
+def core_of(estimate: TokenEstimate) -> TokenEstimate:
+    """What remains of an input without all that may be left out of it."""
+    spare = estimate.document_tokens + estimate.history_tokens
+    if not spare:
+        return estimate
+    return TokenEstimate(estimate.tokens - spare, estimate.exact, estimate.upper_bound - spare)
+
+
 def texts_of(request: CompletionRequest) -> Iterator[str]:
-    """Every text that costs input tokens, tools and schemas included."""
-    for message in request.messages:
-        for part in message.parts:
-            yield from _texts_of_part(part)
+    """Every text that costs input tokens; documents, tools and schemas included."""
+    yield from texts_of_messages(request.messages)
+    if request.documents:
+        # As if they were cited, which adds the most to them.
+        yield render_all(shown_whole(request.documents, names_of(request.documents)), cites=True)
     for tool in request.generation.tools:
         yield tool.name
         yield tool.description
@@ -110,15 +121,42 @@ def texts_of(request: CompletionRequest) -> Iterator[str]:
         yield orjson.dumps(request.generation.response_schema).decode()
 
 
+def texts_of_messages(messages: Sequence[Message]) -> Iterator[str]:
+    """Every text of these messages."""
+    for message in messages:
+        for part in message.parts:
+            yield from _texts_of_part(part)
+
+
 def framing_tokens(request: CompletionRequest, tokens_per_image: int) -> int:
-    """Tokens that are not text: message framing, tool framing, images."""
-    images = sum(isinstance(part, ImagePart) for message in request.messages for part in message.parts)
+    """Tokens that are not text: message framing, tool framing, images. Documents come in a message of their own."""
     return (
         FRAMING_TOKENS_PER_REQUEST
-        + FRAMING_TOKENS_PER_MESSAGE * len(request.messages)
+        + FRAMING_TOKENS_PER_MESSAGE * bool(request.documents)
         + FRAMING_TOKENS_PER_TOOL * len(request.generation.tools)
-        + tokens_per_image * images
+        + framing_tokens_of_messages(request.messages, tokens_per_image)
     )
+
+
+def framing_tokens_of_messages(messages: Sequence[Message], tokens_per_image: int) -> int:
+    """The same of messages alone."""
+    images = sum(isinstance(part, ImagePart) for message in messages for part in message.parts)
+    return FRAMING_TOKENS_PER_MESSAGE * len(messages) + tokens_per_image * images
+
+
+def counted_tokens(request: CompletionRequest, count: Callable[[str], int]) -> int:
+    """The tokens of a request, images taken as typical ones."""
+    return sum(map(count, texts_of(request))) + framing_tokens(request, TYPICAL_IMAGE_TOKENS)
+
+
+def counted_tokens_of_messages(messages: Sequence[Message], count: Callable[[str], int]) -> int:
+    """What these messages add to the tokens of a request."""
+    return sum(map(count, texts_of_messages(messages))) + framing_tokens_of_messages(messages, TYPICAL_IMAGE_TOKENS)
+
+
+def counted_tokens_of_documents(documents: tuple[Document, ...], count: Callable[[str], int]) -> int:
+    """What these documents add to the tokens of a request."""
+    return counted_tokens(CompletionRequest((), documents=documents), count) - FRAMING_TOKENS_PER_REQUEST
 
 
 def estimate_tokens(request: CompletionRequest) -> TokenEstimate:
@@ -131,7 +169,7 @@ def measure(request: CompletionRequest) -> Size:
     estimated = 0.0
     lowest = text_bytes = 0
     for text in texts_of(request):
-        size_bytes = len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
+        size_bytes = bytes_of(text)
         # A character beyond ASCII has two bytes to four, which is one to three more than it has characters.
         other_bytes = min(size_bytes, (size_bytes - len(text)) * 1.6)
         estimated += (size_bytes - other_bytes) / ASCII_BYTES_PER_TOKEN + other_bytes / OTHER_BYTES_PER_TOKEN
@@ -144,6 +182,11 @@ def measure(request: CompletionRequest) -> Size:
         upper_bound=text_bytes + framing_tokens(request, MOST_IMAGE_TOKENS),
     )
     return Size(estimate, lowest + framing, text_bytes + framing, text_bytes)
+
+
+def bytes_of(text: str) -> int:
+    """The text's length in UTF-8, which is the most tokens that a byte-level tokenizer can make of it."""
+    return len(text) if text.isascii() else len(text.encode("utf-8", "surrogatepass"))
 
 
 def sample_of(texts: Sequence[str], text_bytes: int) -> Sample:

@@ -6,11 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 
+from pointsman_server.domain.cache import CacheOutcome
 from pointsman_server.domain.catalog import Deployment, Snapshot
+from pointsman_server.domain.confidence import Confidence
 from pointsman_server.domain.faults import ProviderFault
 from pointsman_server.domain.plan import Candidate, RoutePlan
 from pointsman_server.domain.reply import ContentDelta, Reply, Usage
-from pointsman_server.domain.request import CompletionRequest
+from pointsman_server.domain.request import CompletionRequest, EmbeddingInput
+from pointsman_server.domain.safety import UNGUARDED, Guarded
 
 
 class FailoverMode(Enum):
@@ -39,6 +42,10 @@ class Call:
     tenant: str = ""
     peer: str = ""
     """The network address that the call comes from."""
+    guarded: Guarded = UNGUARDED
+    """What the guards found; the request is as they left it."""
+    embedding: EmbeddingInput | None = None
+    """What is to become vectors. `request` has no messages then; its labels, end user and constraints hold."""
 
 
 class AttemptOutcome(Enum):
@@ -72,6 +79,8 @@ class Attempt:
     cost_micro_usd: int
     fault: ProviderFault | None = None
     purpose: AttemptPurpose = AttemptPurpose.FIRST
+    estimated: bool = False
+    """Whether counts are ours after all, because the provider left them out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +119,15 @@ CallEvent = Decided | Relay | FailedOver | Completed
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """A plan with its name and how long it took to make."""
+    """A plan with its name and how long it took to make.
+
+    `template` is the prompt template of the request with its version (`greet@2`), "" without one.
+    """
 
     id: str
     plan: RoutePlan
     latency_seconds: float
+    template: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,3 +151,9 @@ class Completion:
     cost_micro_usd: int
     attempts: tuple[Attempt, ...]
     warnings: tuple[Warning, ...]
+    confidence: Confidence | None = None
+    redactions: Mapping[str, int] = field(default_factory=dict)
+    """Sensitive data that was found, by kind: in the request, and in the answer where the policy looks there."""
+    cache: CacheOutcome = CacheOutcome.BYPASS
+    saved_micro_usd: int = 0
+    """What the answer cost when it was made, for one that came from the cache."""

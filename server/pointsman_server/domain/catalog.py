@@ -11,11 +11,16 @@ from datetime import date
 from enum import Enum
 from functools import cached_property
 
+from pointsman_server.domain.cache import Caching
 from pointsman_server.domain.calibration import Calibrated
+from pointsman_server.domain.context import ContextPolicy
 from pointsman_server.domain.governance import Governance
+from pointsman_server.domain.knowledge import Knowledge
 from pointsman_server.domain.reply import Usage
 from pointsman_server.domain.request import Capability, DataClass, Tier
 from pointsman_server.domain.resilience import Resilience
+from pointsman_server.domain.safety import Safety
+from pointsman_server.domain.template import Template
 from pointsman_server.domain.tokenizer import Tokenizer
 
 TOKENS_PER_PRICE_UNIT = 1_000_000
@@ -29,6 +34,13 @@ class Dialect(Enum):
     OPENAI_CHAT = "openai_chat"
     OPENAI_RESPONSES = "openai_responses"
     COHERE_CHAT = "cohere_chat"
+    LOCAL_KNOWLEDGE = "local_knowledge"
+    """No wire at all: a knowledge base in this process answers, without a model."""
+
+    @property
+    def makes_vectors(self) -> bool:
+        """Whether vectors can be asked for in this language; Anthropic makes none."""
+        return self not in (Dialect.ANTHROPIC_MESSAGES, Dialect.LOCAL_KNOWLEDGE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +53,10 @@ class Secret:
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """A vendor account. `unusable_because` is "" or why no call can be made (a missing key, by name)."""
+    """A vendor account. `unusable_because` is "" or why no call can be made (a missing key, by name).
+
+    `knowledge` is what a provider of dialect LOCAL_KNOWLEDGE answers from, None for all others.
+    """
 
     id: str
     dialect: Dialect
@@ -49,10 +64,13 @@ class Provider:
     api_key: Secret | None = None
     unusable_because: str = ""
     simulated: bool = False
+    knowledge: Knowledge | None = None
 
     @property
     def label(self) -> str:
-        """What callers are told: a simulated provider never goes by another name."""
+        """What callers are told: where no model answers, the provider never goes by another name."""
+        if self.dialect is Dialect.LOCAL_KNOWLEDGE:
+            return "local"
         return "simulated" if self.simulated else self.id
 
 
@@ -111,10 +129,26 @@ class Price:
 
 
 @dataclass(frozen=True, slots=True)
+class EmbeddingTraits:
+    """What a model that turns texts into vectors can take and gives.
+
+    `dimensions` is the length of its vectors; with `variable_dimensions` it makes shorter ones when asked. A call takes
+    at most so many texts, and so many tokens of all of them together (0 is no limit).
+    """
+
+    dimensions: int
+    variable_dimensions: bool = False
+    max_inputs_per_call: int = 96
+    max_tokens_per_call: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """Named weights. `quality` 0..1 is the policy's prior of a good answer.
 
     `tokenizer` is None where the policy leaves it to the dialect, `calibrated` where no outcomes of its tier are known.
+    A model with `embedding` makes vectors and nothing else: its tier and quality mean nothing, its window is for each
+    text.
     """
 
     id: str
@@ -126,6 +160,7 @@ class Model:
     price: Price
     tokenizer: Tokenizer | None = None
     calibrated: Calibrated | None = None
+    embedding: EmbeddingTraits | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +196,11 @@ class Deployment:
     """Extra body fields of the dialect, from the policy only."""
     max_concurrent_calls: int = 0
     """Most attempts at once in this process; 0 is no limit."""
+
+    @property
+    def is_last_resort(self) -> bool:
+        """Whether it answers without a model: for every tier, in every region, and after all others."""
+        return self.provider.dialect is Dialect.LOCAL_KNOWLEDGE
 
 
 class FreshFacts(Enum):
@@ -220,15 +260,26 @@ class Snapshot:
     """What a second until the first token is worth, as a share of what the strongest model would cost."""
     learn_from_feedback: bool = True
     resilience: Resilience = field(default_factory=Resilience)
+    context: ContextPolicy = field(default_factory=ContextPolicy)
     governance: Governance = field(default_factory=Governance)
+    safety: Safety = field(default_factory=Safety)
     cost_weights: tuple[float, ...] = ()
     """What cost weighs against quality, at equal steps of `quality_bias` from 0 to 1; see `decision.dial`."""
+    templates: Mapping[str, Template] = field(default_factory=dict)
+    embedding_model: str = ""
+    """The model that makes vectors for requests that name no deployment; "" is the cheapest."""
+    caching: Caching = field(default_factory=Caching)
+
+    @cached_property
+    def answering(self) -> Mapping[str, Deployment]:
+        """The deployments whose models answer, by id; the others make vectors."""
+        return {name: one for name, one in self.deployments.items() if one.model.embedding is None}
 
     @cached_property
     def strongest(self) -> Deployment:
         """The deployment of the best model, the measure of all costs; of equals the dearest, then by id."""
         return max(
-            self.deployments.values(),
+            self.answering.values(),
             key=lambda one: (one.model.quality, one.model.price.tokens_cost_micro_usd(1_000, 500), one.id),
         )
 
@@ -239,8 +290,16 @@ class Snapshot:
 
     @cached_property
     def smallest_window_tokens(self) -> int:
-        """The smallest context window of all deployments."""
-        return min(deployment.model.context_window_tokens for deployment in self.deployments.values())
+        """The smallest context window of all deployments whose models answer."""
+        return min(deployment.model.context_window_tokens for deployment in self.answering.values())
+
+    def context_of(self, tenant: str) -> ContextPolicy:
+        """How this tenant's inputs are made to fit."""
+        return self.governance.of(tenant).context or self.context
+
+    def safety_of(self, tenant: str) -> Safety:
+        """What is done about this tenant's sensitive data and hostile texts."""
+        return self.governance.of(tenant).safety or self.safety
 
     def resolve(self, name: str) -> Deployment | None:
         """The deployment with this id or alias."""

@@ -95,6 +95,11 @@ class Control:
         return None
 
     @property
+    def is_service_stopped(self) -> bool:
+        """Whether the global kill switch is on."""
+        return any(one.scope is KillScope.GLOBAL for one in self.kill_switches)
+
+    @property
     def stopped_providers(self) -> frozenset[str]:
         """Ids of the providers that must not be called."""
         return frozenset(one.target for one in self.kill_switches if one.scope is KillScope.PROVIDER)

@@ -4,9 +4,9 @@
     ├── Unauthenticated           nobody knows who calls
     ├── PermissionDenied          the caller is known and may not do this
     ├── InvalidRequest            a field is wrong, or fields contradict each other
-    │   ├── FeatureUnavailable    the field is right but not offered by this server
     │   ├── ContextOverflow       the input fits no context window
-    │   └── UnsupportedContent    the pinned model cannot take the content
+    │   ├── UnsupportedContent    the pinned model cannot take the content
+    │   └── PromptRejected        a guard of the policy does not let the content pass
     ├── SwitchedOff               an operator does not let this through for now
     │   ├── KillSwitchEngaged     the service, the caller's tenant or a running stream's provider is stopped
     │   └── RouteOnly             the tenant may ask where calls would go, and nothing else
@@ -24,6 +24,7 @@
     ├── RequestNotFound           no such answer to judge
     ├── BudgetExceeded            a budget has not enough left for the call
     ├── LedgerUnavailable         what calls cost cannot be booked for now
+    ├── GuardsUnavailable         a guard could not look at the request, and nothing passes without
     ├── DeadlineExceeded          the time ran out
     ├── ReaderTooSlow             the caller takes the stream too slowly
     ├── Overloaded                too many calls at once
@@ -94,25 +95,33 @@ class InvalidRequest(RouterError):
         self.conflicting = conflicting
 
 
-class FeatureUnavailable(InvalidRequest):
-    """The request asks for a feature that this server does not offer."""
-
-
 class ContextOverflow(InvalidRequest):
     """The input fits no context window that the request may use."""
 
-    def __init__(self, input_tokens: int, largest_window_tokens: int) -> None:
-        description = (
-            f"the input has about {input_tokens} tokens and the largest context window is {largest_window_tokens}; "
-            "shorten the conversation"
-        )
-        super().__init__((FieldProblem("completion.messages", description),))
+    def __init__(self, input_tokens: int, largest_window_tokens: int, *, field: str = "completion.messages") -> None:
+        what, remedy = ("a text", "split it") if field == "inputs" else ("the input", "shorten the conversation")
+        window = f"the largest context window is {largest_window_tokens}"
+        description = f"{what} has about {input_tokens} tokens and {window}; {remedy}"
+        super().__init__((FieldProblem(field, description),))
         self.input_tokens = input_tokens
         self.largest_window_tokens = largest_window_tokens
 
 
 class UnsupportedContent(InvalidRequest):
     """The pinned deployment's model cannot take what the request carries."""
+
+
+class PromptRejected(InvalidRequest):
+    """A guard of the policy does not let the content pass: a suspected prompt injection, or sensitive data."""
+
+
+class GuardsUnavailable(RouterError):
+    """A guard could not look at the request, and the policy lets nothing pass without."""
+
+    retry_after_seconds = 1.0
+
+    def __init__(self) -> None:
+        super().__init__("a guard could not look at the request, and nothing passes without; try again shortly")
 
 
 class SwitchedOff(RouterError):

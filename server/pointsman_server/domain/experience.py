@@ -29,6 +29,9 @@ class Verdicts(NamedTuple):
     weight: float
 
 
+NO_VERDICTS = Verdicts(0.0, 0.0)
+
+
 @dataclass(frozen=True, slots=True)
 class Experience:
     """The verdicts on each model, by its id, at requests like the one being decided; empty when there are none."""

@@ -13,7 +13,10 @@ from pointsman_server.domain.request import Capability, RoutingConstraints, Tier
 
 @dataclass(frozen=True, slots=True)
 class RequestFacts:
-    """A request as the decision sees it. `capabilities` are those that its content needs and those it names."""
+    """A request as the decision sees it. `capabilities` are those that its content needs and those it names.
+
+    `template` is the prompt template that it is made from, with its version (`greet@2`), "" without one.
+    """
 
     complexity: Complexity
     capabilities: frozenset[Capability] = frozenset()
@@ -23,6 +26,7 @@ class RequestFacts:
     quality_bias: float | None = None
     max_output_tokens: int | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    template: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ nothing else; no text of a provider is ever part of its message.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 
@@ -76,7 +76,8 @@ class ProviderFault(Exception):
 
     `detail` is our own short wording, safe to show and to log; the provider's words stay on `__cause__`
     or are dropped. `retry_after_seconds` is what the provider asked for, already parsed, None if it said
-    nothing usable.
+    nothing usable. `blameless` says that the deployment did all it could: asking it again gives the same, and nothing
+    is held against it.
     """
 
     def __init__(
@@ -86,14 +87,17 @@ class ProviderFault(Exception):
         *,
         status: int = 0,
         retry_after_seconds: float | None = None,
+        blameless: bool = False,
     ) -> None:
         super().__init__(f"{kind.value}: {detail}")
         self.kind = kind
         self.detail = detail
         self.status = status
         self.retry_after_seconds = retry_after_seconds
+        self.blameless = blameless
 
     @property
     def rule(self) -> FaultRule:
         """What follows from this fault."""
-        return FAULT_RULES[self.kind]
+        rule = FAULT_RULES[self.kind]
+        return replace(rule, counts_for_breaker=False, retry_here=False, cools_down=False) if self.blameless else rule

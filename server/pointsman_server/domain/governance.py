@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from enum import Enum
 
 from pointsman_server.domain.caller import Role
+from pointsman_server.domain.context import ContextPolicy
 from pointsman_server.domain.request import DataClass
+from pointsman_server.domain.safety import Safety
 
 
 class Period(Enum):
@@ -48,6 +50,10 @@ class TenantPolicy:
     least_data_class: DataClass | None = None
     """All its calls are taken to be at least this sensitive."""
     suspended: bool = False
+    context: ContextPolicy | None = None
+    """How its inputs are made to fit; None is as for everybody."""
+    safety: Safety | None = None
+    """None is that of the policy."""
 
     def may_use(self, deployment_id: str) -> bool:
         """Whether this deployment exists for the tenant."""
@@ -72,6 +78,21 @@ class Identity:
 
 
 @dataclass(frozen=True, slots=True)
+class Webhook:
+    """Where budget alerts are posted. `unusable_because` is "" or why nothing can be sent (a missing secret, by name).
+
+    `place` is the address as the policy gives it, which may be a reference: to many receivers the address is a secret.
+    Without a `secret_reference` nothing is signed.
+    """
+
+    place: str
+    secret_reference: str = ""
+    url: str = field(default="", repr=False)
+    secret: str = field(default="", repr=False)
+    unusable_because: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Governance:
     """All tenants. Who is not listed has `others`; with `only_listed` he is refused.
 
@@ -87,6 +108,9 @@ class Governance:
     when_counters_fail: WhenCountersFail = WhenCountersFail.REFUSE
     kill_switch_ends_streams: bool = False
     """Whether streams that run end when a kill switch stops them; otherwise only new calls are stopped."""
+    webhook: Webhook | None = None
+    kill_switch_keeps_local: bool = False
+    """Whether knowledge bases in this process still answer while the global kill switch is on."""
 
     def of(self, tenant: str) -> TenantPolicy:
         """What this tenant may."""

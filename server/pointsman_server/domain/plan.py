@@ -57,12 +57,15 @@ class TokenEstimate:
     """Input tokens of a request, as o200k_base has them unless said otherwise.
 
     The `upper_bound` of an estimate is never below the count of any byte-level tokenizer; that of a count (`exact`)
-    is never below the count of the tokenizer it was made with.
+    is never below the count of the tokenizer it was made with. `document_tokens` and `history_tokens` are parts of
+    `tokens`: the documents and the earlier turns that may be left out where a window is too small for all.
     """
 
     tokens: int
     exact: bool
     upper_bound: int
+    document_tokens: int = 0
+    history_tokens: int = 0
 
 
 class Factor(NamedTuple):
@@ -92,7 +95,11 @@ class Complexity:
 
 
 class Candidate(NamedTuple):
-    """A deployment that may answer. Costs are for the expected answer and for the longest allowed one."""
+    """A deployment that may answer. Costs are for the expected answer and for the longest allowed one.
+
+    `room_tokens` is how long the input may be that it is sent, in tokens of o200k_base; None where nothing may be left
+    out of it. Unless it `takes_all`, something has to be.
+    """
 
     deployment: Deployment
     score: float
@@ -102,6 +109,8 @@ class Candidate(NamedTuple):
     worst_cost_micro_usd: int
     expected_first_token_seconds: float
     max_output_tokens: int
+    room_tokens: int | None = None
+    takes_all: bool = True
 
 
 class Rejection(NamedTuple):

@@ -16,7 +16,7 @@ from pointsman_server.domain.health import BreakerState
 from pointsman_server.domain.message import Message
 from pointsman_server.domain.record import DecisionRecord
 from pointsman_server.domain.reply import ReplyEvent
-from pointsman_server.domain.request import GenerationConfig
+from pointsman_server.domain.request import Document, EmbeddingInput, GenerationConfig
 from pointsman_server.domain.verdict import Verdict
 
 
@@ -25,7 +25,10 @@ class ProviderCall:
     """One call to one deployment.
 
     `max_output_tokens` is already clamped to the model's limit. `timeout_seconds` bounds the whole call.
-    `headers` are ours to add (trace context); they never carry a caller's own headers.
+    `headers` are ours to add (trace context); they never carry a caller's own headers. `documents` are the request's
+    own material, `task` and `task_variables` the name of its template and what it was filled with, "" without one:
+    models find both in the messages, what answers without a model does not. With an `embedding` vectors are asked for,
+    and there are no messages.
     """
 
     deployment: Deployment
@@ -35,6 +38,10 @@ class ProviderCall:
     stream: bool
     timeout_seconds: float
     headers: Mapping[str, str] = field(default_factory=dict)
+    documents: tuple[Document, ...] = ()
+    task: str = ""
+    task_variables: Mapping[str, Any] = field(default_factory=dict)
+    embedding: EmbeddingInput | None = None
 
 
 class ProviderAdapter(Protocol):
@@ -98,6 +105,13 @@ class TokenCounter(Protocol):
 class Reservation(Protocol):
     """Money set aside for one call."""
 
+    async def cover(self, cost_micro_usd: int) -> None:
+        """Sets more aside, so that the call may cost this much in all; less than before changes nothing.
+
+        Raises `BudgetExceeded` or `LedgerUnavailable`, and what was set aside before stays.
+        """
+        ...
+
     def settle(self, attempts: Sequence[Attempt], *, estimated: bool = False) -> None:
         """Books what the call's attempts cost and releases the rest. Settling twice is an error.
 
@@ -136,6 +150,7 @@ class Operation(Enum):
     ROUTE = "route"
     COMPLETE = "complete"
     STREAM_COMPLETE = "stream_complete"
+    EMBED = "embed"
 
 
 class AttemptWatch(Protocol):
@@ -196,6 +211,10 @@ class Telemetry(Protocol):
 
     def shed(self, reason: str) -> None:
         """A call was refused for load: "calls", "queue", "deployment" or "reader"."""
+        ...
+
+    def guard_hit(self, guard: str, kind: str, action: str, count: int = 1) -> None:
+        """A guard ("sensitive", "injection") found something of this kind, or failed, and did what `action` says."""
         ...
 
 

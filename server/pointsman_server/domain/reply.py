@@ -6,10 +6,12 @@ that folds them, so a streamed answer and a whole one cannot differ.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import Enum
 from itertools import groupby
+from typing import TypeAlias
 
 from pointsman_server.domain.message import (
     OpaquePart,
@@ -18,6 +20,9 @@ from pointsman_server.domain.message import (
     TextPart,
     ToolCallPart,
 )
+
+Vector: TypeAlias = "array[float]"
+"""Components in single precision (type code "f"), as they travel: a list of Python's own takes eight times as much."""
 
 PartKey = int | str
 """The adapter's own name for a part of the answer; equal keys are pieces of the same part."""
@@ -141,7 +146,21 @@ class Finished:
     raw: str = ""
 
 
-ReplyEvent = ContentDelta | CitationFound | UsageReport | Identified | Finished
+@dataclass(frozen=True, slots=True)
+class Certainty:
+    """How sure whoever answers is of the answer, 0..1; the last one counts."""
+
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """The vectors of all texts of a call, in their order."""
+
+    vectors: tuple[Vector, ...]
+
+
+ReplyEvent = ContentDelta | CitationFound | UsageReport | Identified | Certainty | Finished | Embedded
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +174,10 @@ class Reply:
     citations: tuple[Citation, ...]
     response_id: str
     model: str
+    certainty: float | None = None
+    """0..1, None where nothing was said of it."""
+    vectors: tuple[Vector, ...] = ()
+    """Set where vectors were asked for, and nothing else then."""
 
     @property
     def text(self) -> str:
@@ -202,7 +225,17 @@ class _OpenPart:
 class ReplyBuilder:
     """Folds events into a `Reply`. Parts are numbered in the order in which their first piece came."""
 
-    __slots__ = ("_citations", "_index_by_key", "_parts", "finished", "model", "response_id", "usage")
+    __slots__ = (
+        "_citations",
+        "_index_by_key",
+        "_parts",
+        "certainty",
+        "finished",
+        "model",
+        "response_id",
+        "usage",
+        "vectors",
+    )
 
     def __init__(self) -> None:
         self._index_by_key: dict[PartKey, int] = {}
@@ -212,11 +245,13 @@ class ReplyBuilder:
         self.finished: Finished | None = None
         self.response_id = ""
         self.model = ""
+        self.certainty: float | None = None
+        self.vectors: tuple[Vector, ...] = ()
 
     @property
     def has_content(self) -> bool:
-        """Whether any part has begun."""
-        return bool(self._parts)
+        """Whether any part has begun, or vectors came."""
+        return bool(self._parts or self.vectors)
 
     def index_of(self, key: PartKey) -> int:
         """The position in the final message of the part with this key."""
@@ -233,6 +268,10 @@ class ReplyBuilder:
         elif isinstance(event, CitationFound):
             if event.citation not in self._citations:
                 self._citations.append(event.citation)
+        elif isinstance(event, Certainty):
+            self.certainty = event.value
+        elif isinstance(event, Embedded):
+            self.vectors = event.vectors
         else:
             self.response_id = self.response_id or event.response_id
             self.model = self.model or event.model
@@ -258,6 +297,8 @@ class ReplyBuilder:
             citations=tuple(self._citations),
             response_id=self.response_id,
             model=self.model,
+            certainty=self.certainty,
+            vectors=self.vectors,
         )
 
 

@@ -106,8 +106,56 @@ class RoutingConstraints:
 
 
 @dataclass(frozen=True, slots=True)
+class Document:
+    """Material for the answer. `relevance` 0..1 is the caller's word, None when it said nothing."""
+
+    id: str
+    text: str
+    relevance: float | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class TemplateRef:
+    """A prompt template of the policy, with values for its variables; version 0 is the current one."""
+
+    name: str
+    version: int = 0
+    variables: Mapping[str, Any] = field(default_factory=dict)
+
+
+class CacheMode(Enum):
+    """How a request uses the cache."""
+
+    OFF = "off"
+    READ_WRITE = "read_write"
+    READ_ONLY = "read_only"
+    REFRESH = "refresh"
+
+
+@dataclass(frozen=True, slots=True)
+class CacheControl:
+    """What the request says of the cache; None leaves it to the policy."""
+
+    mode: CacheMode | None = None
+    ttl_seconds: float | None = None
+    min_similarity: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingInput:
+    """Texts to be turned into vectors; `dimensions` None means as long as the model makes them."""
+
+    texts: tuple[str, ...]
+    dimensions: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class CompletionRequest:
-    """A validated request. `tier` None means: decide by complexity; `deployment` "" means: decide."""
+    """A validated request. `tier` None means: decide by complexity; `deployment` "" means: decide.
+
+    `messages` may be empty only where a `template` will come before them.
+    """
 
     messages: tuple[Message, ...]
     tier: Tier | None = None
@@ -118,3 +166,6 @@ class CompletionRequest:
     labels: Mapping[str, str] = field(default_factory=dict)
     end_user: str = ""
     session_id: str = ""
+    documents: tuple[Document, ...] = ()
+    template: TemplateRef | None = None
+    cache: CacheControl = field(default_factory=CacheControl)

@@ -75,9 +75,11 @@ class Agenda:
 
         `purpose` overrides what the turn would be for. Raises `DeadlineExceeded` when there is no time for another.
         """
-        if self._used_up:
-            return None
-        turn = self.untried(purpose) or await self._again(purpose)
+        turn = None
+        if not self._used_up:
+            turn = self.untried(purpose) or await self._again(purpose)
+        if turn is None and purpose is None:
+            turn = self._last_resort()
         if turn is not None and self._left_seconds < LEAST_ATTEMPT_SECONDS:
             self.give_up(turn)
             raise DeadlineExceeded(Step.DISPATCH)
@@ -86,6 +88,8 @@ class Agenda:
     def untried(self, purpose: AttemptPurpose | None = None) -> Turn | None:
         """A candidate that was not asked yet and can be asked at once."""
         for candidate in self._plan.candidates:
+            if self._waits_for_others(candidate):
+                continue
             if candidate.deployment.id not in self._asked and self._fits(candidate):
                 usual = AttemptPurpose.FALLBACK if self._asked else AttemptPurpose.FIRST
                 turn = self._enter(candidate, purpose or usual)
@@ -124,10 +128,12 @@ class Agenda:
     @property
     def others_wait(self) -> bool:
         """Whether somebody who was not asked yet could be asked after this attempt."""
-        if len(self._attempts) + 1 >= self._policy.attempts_per_call:
-            return False
+        is_last = len(self._attempts) + 1 >= self._policy.attempts_per_call
         return any(
-            one.deployment.id not in self._asked and one.deployment.id not in self._refused and self._fits(one)
+            one.deployment.id not in self._asked
+            and one.deployment.id not in self._refused
+            and self._fits(one)
+            and (not is_last or self._waits_for_others(one))
             for one in self._plan.candidates
         )
 
@@ -169,6 +175,20 @@ class Agenda:
         self._refused.pop(deployment.id, None)
         self._asked.add(deployment.id)
         return Turn(candidate, purpose, admission, place)
+
+    def _waits_for_others(self, candidate: Candidate) -> bool:
+        """Whether this one, which answers without a model, comes when all others were tried as often as they may."""
+        return candidate.deployment.is_last_resort and candidate is not self._plan.candidates[0]
+
+    def _last_resort(self) -> Turn | None:
+        """One that answers without a model; it costs nobody anything, so it needs no attempt that is left."""
+        for candidate in self._plan.candidates:
+            if self._waits_for_others(candidate) and candidate.deployment.id not in self._asked:
+                purpose = AttemptPurpose.FALLBACK if self._asked else AttemptPurpose.FIRST
+                turn = self._enter(candidate, purpose)
+                if turn is not None:
+                    return turn
+        return None
 
     async def _again(self, purpose: AttemptPurpose | None) -> Turn | None:
         """A second try, after its pause; who cannot be asked then after all leaves it to the others."""
@@ -216,7 +236,12 @@ class Agenda:
         return tries
 
     def _fits(self, candidate: Candidate) -> bool:
-        """Whether this candidate's window is larger than that of every deployment that found the input too long."""
+        """Whether this candidate's window is larger than that of every deployment that found the input too long.
+
+        One that does not take all of it is sent less, as much as its window can hold.
+        """
+        if not candidate.takes_all:
+            return True
         window = candidate.deployment.model.context_window_tokens
         return all(
             window > attempt.deployment.model.context_window_tokens

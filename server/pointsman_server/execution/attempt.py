@@ -21,7 +21,7 @@ from pointsman_server.domain.reply import (
     TextDelta,
     ToolCallDelta,
 )
-from pointsman_server.domain.request import GenerationConfig
+from pointsman_server.domain.request import Document, EmbeddingInput, GenerationConfig, TemplateRef
 from pointsman_server.execution.patience import Patience
 
 LEAST_ATTEMPT_SECONDS = 0.05
@@ -67,6 +67,9 @@ class Assignment:
     headers: Mapping[str, str]
     may_be_slow: bool = True
     may_be_empty: bool = False
+    embedding: EmbeddingInput | None = None
+    documents: tuple[Document, ...] = ()
+    template: TemplateRef | None = None
 
 
 class RunningAttempt:
@@ -172,6 +175,10 @@ class RunningAttempt:
             stream=work.stream,
             timeout_seconds=work.allowed_seconds + BACKSTOP_SECONDS,
             headers=work.headers,
+            embedding=work.embedding,
+            documents=work.documents,
+            task=work.template.name if work.template else "",
+            task_variables=work.template.variables if work.template else {},
         )
 
     def _patience_ends_at(self) -> float:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
 from pointsman_server.domain.call import AttemptOutcome, AttemptPurpose, Call, FailedOver, FailoverMode, Relay
-from pointsman_server.domain.errors import AnswerInvalid, AttemptsFailed, RouterError, StreamInterrupted
+from pointsman_server.domain.errors import (
+    AnswerInvalid,
+    AttemptsFailed,
+    BudgetExceeded,
+    LedgerUnavailable,
+    RouterError,
+    StreamInterrupted,
+)
 from pointsman_server.domain.faults import FaultKind, ProviderFault
 from pointsman_server.domain.message import TextPart
 from pointsman_server.domain.plan import Candidate, RoutePlan
@@ -21,11 +28,16 @@ from pointsman_server.execution.continued import ContinuedAnswer
 from pointsman_server.execution.dispatch_record import DispatchRecord
 from pointsman_server.execution.hedging import Racer, hedge_delay_seconds, race
 from pointsman_server.execution.journal import Equipment, Journal
+from pointsman_server.execution.packing import Packing
 from pointsman_server.execution.prepare import get_ready
 from pointsman_server.execution.repair import needs_check
 from pointsman_server.execution.settle import count_output_tokens
 
 _NOT_JSON_ALONE = "(root): the answer stands in a code fence, which is no part of JSON"
+
+
+Cover = Callable[[int], Awaitable[None]]
+"""Sets aside what a call may cost in all, in micro-USD; raises `BudgetExceeded` or `LedgerUnavailable`."""
 
 
 class Begun(NamedTuple):
@@ -52,6 +64,7 @@ class Course:
         plan: RoutePlan,
         record: DispatchRecord,
         watch: CallWatch,
+        cover: Cover,
         equipment: Equipment,
         *,
         stream: bool,
@@ -60,12 +73,15 @@ class Course:
         self._call = call
         self._record = record
         self._watch = watch
+        self._cover = cover
         self._equipment = equipment
         self._stream = stream
-        operation = Operation.STREAM_COMPLETE if stream else Operation.COMPLETE
-        self._agenda = Agenda(call, plan, record.attempts, equipment.keepers, equipment.clock, operation)
+        self._agenda = Agenda(
+            call, plan, record.attempts, equipment.keepers, equipment.clock, _operation(call, stream=stream)
+        )
         self._journal = Journal(call, plan, record, watch, equipment)
-        self._briefing = Briefing(call, self._agenda, equipment.clock, stream=stream)
+        packing = Packing(call, equipment.counter, record.packed)
+        self._briefing = Briefing(call, self._agenda, packing, equipment.clock, stream=stream)
         self._teller: RunningAttempt | None = None
         self._told = ReplyBuilder()
         self._kept: Reply | None = None
@@ -81,7 +97,11 @@ class Course:
         return await self._agenda.next(AttemptPurpose.CONTINUATION if self._kept is not None else None)
 
     async def begin(self, turn: Turn) -> Begun | None:
-        """Starts an attempt and waits until it has something to say; None when it failed, and its hedge with it."""
+        """Starts an attempt and waits until it has something to say; None when it failed, and its hedge with it.
+
+        Raises what `cover` raises, when no money can be set aside for it.
+        """
+        await self._make_ready(turn)
         lead = self._start(turn)
         delay_seconds = None
         may_hedge = self._stream and turn.purpose in (AttemptPurpose.FIRST, AttemptPurpose.FALLBACK)
@@ -138,6 +158,12 @@ class Course:
         waits = [a.fault.retry_after_seconds for a in self._record.attempts if a.fault and a.fault.retry_after_seconds]
         return AttemptsFailed(self._record.failures, min(waits, default=None))
 
+    async def unaffordable(self, error: RouterError) -> RouterError:
+        """What the caller is told when there was no money for another attempt: what it has of an answer goes first."""
+        if self._teller is None and self._invalid is None:
+            return error
+        return await self.failure()
+
     async def end_all(self) -> None:
         """Hangs up on whatever still runs."""
         await self._journal.end_all()
@@ -145,6 +171,26 @@ class Course:
     @property
     def _repairs(self) -> int:
         return sum(attempt.purpose is AttemptPurpose.REPAIR for attempt in self._record.attempts)
+
+    async def _make_ready(self, turn: Turn) -> None:
+        """Does for an attempt what has to be waited for; the turn is given up when that comes to nothing."""
+        try:
+            await self._afford(turn)
+            invalid = self._invalid.reply if self._invalid is not None else None
+            await self._briefing.get_ready(turn, self._kept, invalid)
+        except BaseException:
+            self._agenda.give_up(turn)
+            raise
+
+    async def _afford(self, turn: Turn) -> None:
+        """Sets money aside for one more attempt beside those that were billed and those that run."""
+        if not self._record.attempts and not self._record.asking:
+            return
+        worst_micro_usd = turn.candidate.worst_cost_micro_usd
+        if turn.purpose is AttemptPurpose.REPAIR:
+            # It reads the invalid answer as well, which is at most as long as the longest one and priced no higher.
+            worst_micro_usd *= 2
+        await self._cover(self._record.cost_micro_usd + self._journal.worst_cost_micro_usd + worst_micro_usd)
 
     def _start(self, turn: Turn) -> RunningAttempt:
         watch = self._journal.watch(turn)
@@ -179,12 +225,19 @@ class Course:
 
         def second() -> Racer | None:
             turn = self._agenda.hedge()
-            return None if turn is None else racer(self._start(turn))
+            return None if turn is None else lambda: self._hedge(turn, racer)
 
         if not await race(racer(lead), delay_seconds, second, self._equipment.keepers.telemetry):
             return None
         await self._journal.end_all(but=begun[0].attempt)
         return begun[0]
+
+    async def _hedge(self, turn: Turn, racer: Callable[[RunningAttempt], Racer]) -> bool:
+        try:
+            await self._make_ready(turn)
+        except (BudgetExceeded, LedgerUnavailable):
+            return False  # company is a favour: for want of money the lead goes on alone
+        return await racer(self._start(turn))()
 
     def _tell(self, attempt: RunningAttempt, events: Sequence[ReplyEvent]) -> Iterator[Relay | FailedOver]:
         if self._continued is not None:
@@ -259,6 +312,12 @@ class Course:
     async def _count(self, reply: Reply) -> int:
         await get_ready(self._equipment.counter)
         return count_output_tokens(reply, self._equipment.counter)
+
+
+def _operation(call: Call, *, stream: bool) -> Operation:
+    if call.embedding is not None:
+        return Operation.EMBED
+    return Operation.STREAM_COMPLETE if stream else Operation.COMPLETE
 
 
 def _deltas_of(events: Sequence[ReplyEvent]) -> list[ContentDelta]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping
 
 from pointsman_server.domain.call import Call, FailedOver, Relay
-from pointsman_server.domain.errors import DeadlineExceeded
+from pointsman_server.domain.errors import BudgetExceeded, DeadlineExceeded, LedgerUnavailable
 from pointsman_server.domain.plan import RoutePlan
 from pointsman_server.domain.ports import AnswerChecker, CallWatch, Clock, ProviderAdapter, TokenCounter
 from pointsman_server.execution.agenda import Doorkeepers
-from pointsman_server.execution.course import Course
+from pointsman_server.execution.course import Course, Cover
 from pointsman_server.execution.dispatch_record import DispatchRecord
 from pointsman_server.execution.journal import Equipment
 
@@ -28,14 +28,15 @@ class Dispatcher:
         self._equipment = Equipment(adapters, keepers, checker, counter, clock)
 
     async def run(
-        self, call: Call, plan: RoutePlan, record: DispatchRecord, watch: CallWatch, *, stream: bool
+        self, call: Call, plan: RoutePlan, record: DispatchRecord, watch: CallWatch, cover: Cover, *, stream: bool
     ) -> AsyncGenerator[Relay | FailedOver, None]:
         """The answer as it comes (nothing but its end when not streaming); `record` tells the rest.
 
-        Raises `AttemptsFailed`, `StreamInterrupted`, `AnswerInvalid`, `DeadlineExceeded`, or, when not one attempt
-        could be made, `Overloaded` or `NobodyHealthy`.
+        `cover` sets money aside for all attempts together; the first one's is set aside beforehand.
+        Raises `AttemptsFailed`, `StreamInterrupted`, `AnswerInvalid`, `DeadlineExceeded`, what `cover` raises or, when
+        not one attempt could be made, `Overloaded` or `NobodyHealthy`.
         """
-        course = Course(call, plan, record, watch, self._equipment, stream=stream)
+        course = Course(call, plan, record, watch, cover, self._equipment, stream=stream)
         try:
             while (turn := await course.next_turn()) is not None:
                 begun = await course.begin(turn)
@@ -47,6 +48,8 @@ class Dispatcher:
                 if not course.goes_on:
                     break
             raise await course.failure() from course.last_fault
+        except (BudgetExceeded, LedgerUnavailable) as error:
+            raise await course.unaffordable(error) from error
         except DeadlineExceeded as error:
             error.attempts = record.failures
             raise

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from pointsman_server.decision.fitting import Fitted
 from pointsman_server.domain.call import Attempt
 from pointsman_server.domain.errors import FailedAttempt
-from pointsman_server.domain.plan import Candidate
+from pointsman_server.domain.plan import Candidate, TokenEstimate
 from pointsman_server.domain.reply import Reply
 
 
@@ -27,6 +28,23 @@ class DispatchRecord:
     """Ids of the providers of the attempts that run."""
     schema_checked: bool = True
     """Whether an answer that had to be checked against a schema could be."""
+    of_call: list[Attempt] = field(default_factory=list)
+    """The same for all dispatches of the call, in the order in which their attempts ended."""
+
+    packed: dict[str, Fitted] = field(default_factory=dict)
+    """What was packed for the deployments, by id; the others were sent the request as it is."""
+
+    def end(self, attempt: Attempt) -> None:
+        """One more attempt is over."""
+        self.attempts.append(attempt)
+        self.of_call.append(attempt)
+
+    def input_of(self, deployment_id: str, whole: TokenEstimate) -> TokenEstimate:
+        """How much a deployment was sent, where the request has as much as `whole`."""
+        fitted = self.packed.get(deployment_id)
+        if fitted is None or fitted.tokens is None:
+            return whole
+        return TokenEstimate(fitted.tokens, exact=True, upper_bound=fitted.tokens)
 
     @property
     def cost_micro_usd(self) -> int:

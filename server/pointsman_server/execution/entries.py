@@ -42,7 +42,9 @@ def entries_of(
             reasoning_tokens=attempt.usage.reasoning_tokens,
             cost_micro_usd=attempt.cost_micro_usd,
             price_version=attempt.deployment.model.price.version,
-            estimated=attempt.outcome is AttemptOutcome.CANCELLED or (estimated and number == last),
+            estimated=attempt.estimated
+            or attempt.outcome is AttemptOutcome.CANCELLED
+            or (estimated and number == last),
             calls=int(number == last),
             labels_json=labels_json,
             budgets_json=budgets_json,

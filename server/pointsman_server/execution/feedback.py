@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from pointsman_server.domain.errors import RequestNotFound
-from pointsman_server.domain.experience import NO_EXPERIENCE, PRIOR_VERDICTS, Experience, Lesson, Verdicts
+from pointsman_server.domain.experience import NO_EXPERIENCE, NO_VERDICTS, PRIOR_VERDICTS, Experience, Lesson, Verdicts
 from pointsman_server.domain.plan import TaskType
 from pointsman_server.domain.ports import Clock, VerdictLog
 from pointsman_server.domain.request import Tier
@@ -54,12 +54,18 @@ class _Cell:
         self.at = newest
 
     def bounded(self, now: float) -> Verdicts:
-        weight = self.weight * _decay(now - self.at)
+        return self._of_weight(min(self._weight(now), MOST_WEIGHT_PER_TENANT))
+
+    def beyond_bound(self, now: float) -> Verdicts:
+        return self._of_weight(max(0.0, self._weight(now) - MOST_WEIGHT_PER_TENANT))
+
+    def _weight(self, now: float) -> float:
+        return self.weight * _decay(now - self.at)
+
+    def _of_weight(self, weight: float) -> Verdicts:
         if weight <= 0.0:
-            return Verdicts(0.0, 0.0)
-        mean = min(self.total / self.weight, 1.0)
-        weight = min(weight, MOST_WEIGHT_PER_TENANT)
-        return Verdicts(mean * weight, weight)
+            return NO_VERDICTS
+        return Verdicts(min(self.total / self.weight, 1.0) * weight, weight)
 
 
 class FeedbackBook:
@@ -105,6 +111,11 @@ class FeedbackBook:
             self._shown = {kind: _sum_up(models, now) for kind, models in self._cells.items()}
             self._shown_until = now + VIEW_SECONDS
         return self._shown.get((task, band), NO_EXPERIENCE)
+
+    def own(self, tenant: str, lesson: Lesson) -> Verdicts:
+        """What of this tenant's verdicts on this lesson is beyond the bound under which they teach the decision."""
+        cell = self._cells.get((lesson.task, lesson.band), {}).get(lesson.model_id, {}).get(tenant)
+        return NO_VERDICTS if cell is None else cell.beyond_bound(self._clock.now())
 
     def _enter(self, verdict: Verdict) -> None:
         key = (verdict.tenant, verdict.request_id)

@@ -13,7 +13,13 @@ from pointsman_server.domain.health import HealthView
 from pointsman_server.domain.plan import Rejection
 from pointsman_server.execution.flags import HEDGING, RECORD_DECISIONS, require_answering, with_flags
 from pointsman_server.execution.limits import Limits, TokenCharge
-from pointsman_server.execution.stopping import StreamStops, is_stopped, require_running, stopped_deployments
+from pointsman_server.execution.stopping import (
+    StreamStops,
+    is_stopped,
+    kept_providers,
+    require_running,
+    stopped_deployments,
+)
 
 T = TypeVar("T")
 
@@ -39,7 +45,8 @@ class Governing:
         """The events of a call, until a kill switch ends it; `asking` are the providers that are asked just now."""
         if not call.snapshot.governance.kill_switch_ends_streams:
             return events
-        return self._stops.until_stopped(events, self._control(), call.tenant, asking)
+        kept = kept_providers(call.snapshot)
+        return self._stops.until_stopped(events, self._control(), call.tenant, asking, kept)
 
     async def admit(self, call: Call, *, answers: bool) -> None:
         """Lets a call in; `answers` says whether it wants more than a decision.
@@ -47,7 +54,7 @@ class Governing:
         Raises `KillSwitchEngaged`, `RouteOnly`, `RateLimited` or `CountersUnavailable`.
         """
         control = self._control()
-        require_running(control, call.tenant)
+        require_running(control, call.tenant, call.snapshot)
         if answers:
             require_answering(control, call.tenant)
         await self._limits.admit(call.tenant, call.request.end_user, call.peer, call.snapshot.governance)

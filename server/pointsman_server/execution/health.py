@@ -10,11 +10,12 @@ from functools import partial
 
 import structlog
 
-from pointsman_server.domain.catalog import Deployment, Snapshot
+from pointsman_server.domain.catalog import Deployment, Model, Snapshot
 from pointsman_server.domain.faults import FaultKind, ProviderFault
 from pointsman_server.domain.health import BreakerState, HealthNews, HealthReport, HealthView, NewsKind
 from pointsman_server.domain.plan import ExclusionReason, Rejection
 from pointsman_server.domain.ports import Clock
+from pointsman_server.domain.request import Tier
 from pointsman_server.execution.breaker import Breaker
 from pointsman_server.execution.cooldown import (
     FIRST_LIMITED_SECONDS,
@@ -236,11 +237,12 @@ class HealthBoard:
                 self._spread(HealthNews(deployment_id, NewsKind.COOLED, seconds, account=account.id))
 
     def _may_open_by_rate(self, health: _DeploymentHealth, policy: Snapshot | None) -> bool:
-        """At most half of the policy's deployments of a tier go out by their failure rate, and one of a single one."""
+        """At most half of the policy's deployments of a tier, or of those that make vectors, go out by their failure
+        rate, and one of a single one."""
         deployment = policy.deployments.get(health.id) if policy is not None else None
         if policy is None or deployment is None:
             return False
-        group = [one.id for one in policy.deployments.values() if one.model.tier is deployment.model.tier]
+        group = [one.id for one in policy.deployments.values() if _kind(one.model) == _kind(deployment.model)]
         out = sum(
             name in self._unwell and self._by_id[name].breaker.state is not BreakerState.CLOSED
             for name in group
@@ -318,3 +320,7 @@ class Admission:
         first = not self._has_ended
         self._has_ended = True
         return first
+
+
+def _kind(model: Model) -> tuple[bool, Tier]:
+    return model.embedding is not None, model.tier

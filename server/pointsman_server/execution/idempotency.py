@@ -17,6 +17,7 @@ import structlog
 
 from pointsman_server.domain.errors import AnswersUnavailable, DeadlineExceeded, RequestIdReused, Step
 from pointsman_server.domain.ports import Clock, Ids, StoreUnavailableError
+from pointsman_server.execution.sealing import Seal
 
 KEPT_SECONDS = 24 * 3600.0
 MOST_BYTES = 1_000_000
@@ -56,7 +57,7 @@ class Holding(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """What is known of a name: the hash of what was asked, and the answer, None while the call runs."""
+    """What is known of a name: the digest of its seal, and the sealed answer, None while the call runs."""
 
     digest: bytes
     answer: bytes | None = field(repr=False)
@@ -93,13 +94,14 @@ class AnswerStore(Protocol):
 class Claim:
     """The one call by a name: with the `answer` that there was already, or to be made and then kept."""
 
-    def __init__(self, answer: bytes | None = None) -> None:
+    def __init__(self, seal: Seal, answer: bytes | None = None) -> None:
         self.answer = answer
         self.kept: bytes | None = None
+        self._seal = seal
 
     def keep(self, answer: bytes) -> None:
-        """This is the answer from now on; it is stored when the call ends, even by an error."""
-        self.kept = answer if len(answer) <= MOST_BYTES else TOO_LARGE
+        """This is the answer from now on; it is stored, sealed, when the call ends, even by an error."""
+        self.kept = self._seal.close(answer) if len(answer) <= MOST_BYTES else TOO_LARGE
 
 
 @dataclass(eq=False, slots=True)
@@ -147,23 +149,23 @@ class Idempotency:
                 await self._housekeeping
 
     @asynccontextmanager
-    async def once(self, tenant: str, request_id: str, digest: bytes, deadline: float) -> AsyncGenerator[Claim, None]:
+    async def once(self, tenant: str, request_id: str, asked: bytes, deadline: float) -> AsyncGenerator[Claim, None]:
         """The claim to this name, after waiting for whoever has it, until the deadline (monotonic, in seconds).
 
-        `digest` is a hash of 16 bytes of what is asked. If the claim has no `answer`, the caller makes the call and
-        gives the answer to `keep`. Raises `RequestIdReused` if the name was given to something else or its answer was
-        too large to be kept, `DeadlineExceeded`, and `AnswersUnavailable`.
+        `asked` is a hash of all that is asked, at least 16 bytes, and is kept by nobody. If the claim has no `answer`,
+        the caller makes the call and gives the answer to `keep`. Raises `RequestIdReused` if the name was given to
+        something else or its answer cannot be told again, `DeadlineExceeded`, and `AnswersUnavailable`.
         """
-        name = CallName(tenant, request_id)
-        running = await self._wait_for_turn(name, digest, deadline)
+        name, seal = CallName(tenant, request_id), Seal.of(asked)
+        running = await self._wait_for_turn(name, seal.digest, deadline)
         if running.over.is_set():
-            yield Claim(_read(running.answer))
+            yield Claim(seal, _read(running.answer, seal))
             return
         holding = Holding(name, self._ids.new("claim"))
-        claim = Claim()
+        claim = Claim(seal)
         try:
-            running.answer = await self._claim(holding, running, digest, deadline)
-            claim.answer = _read(running.answer)
+            running.answer = await self._claim(holding, running, seal.digest, deadline)
+            claim.answer = _read(running.answer, seal)
             yield claim
         finally:
             # In a task of its own: a caller who went away must not leave the name behind.
@@ -269,7 +271,12 @@ def _compare(known: bytes, digest: bytes) -> None:
         raise RequestIdReused("was used for a call with another content")
 
 
-def _read(answer: bytes | None) -> bytes | None:
+def _read(answer: bytes | None, seal: Seal) -> bytes | None:
+    if answer is None:
+        return None
     if answer == TOO_LARGE:
         raise RequestIdReused("names a call that was answered, but its answer was too large to be kept")
-    return answer
+    try:
+        return seal.open(answer)
+    except ValueError:
+        raise RequestIdReused("names a call that was answered, but its answer cannot be read any more") from None

@@ -52,6 +52,11 @@ class Journal:
         self._record.asking.append(attempt.deployment.provider.id)
         return attempt
 
+    @property
+    def worst_cost_micro_usd(self) -> int:
+        """What the attempts that run may cost together."""
+        return sum(turn.candidate.worst_cost_micro_usd for turn, _ in self._running.values())
+
     def turn_of(self, attempt: RunningAttempt) -> Turn:
         """The turn of an attempt that still runs."""
         return self._running[attempt][0]
@@ -66,7 +71,7 @@ class Journal:
             account = attempt.account(outcome, fault)
             if outcome is AttemptOutcome.CANCELLED:
                 account = self._with_tokens_seen(account, attempt)
-            self._record.attempts.append(account)
+            self._record.end(account)
             _tell_health(turn, account)
             turn.place.give_back()
             watch.ended(account)
@@ -82,7 +87,8 @@ class Journal:
         # The provider bills what it sent before we hung up, and does not say any more how much that was.
         if not attempt.builder.has_content:
             return account
-        return estimate_cancelled(account, attempt.builder.build(), self._plan.input_tokens, self._equipment.counter)
+        sent = self._record.input_of(attempt.deployment.id, self._plan.input_tokens)
+        return estimate_cancelled(account, attempt.builder.build(), sent, self._equipment.counter)
 
 
 def _tell_health(turn: Turn, account: Attempt) -> None:

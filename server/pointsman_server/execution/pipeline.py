@@ -1,13 +1,13 @@
 """The journey of one call, room by room. The door (`rpc`) comes before it and relays what it gives.
 
-Prepare → Decide → Reserve → Dispatch → Settle.
+Prepare → Recall → Decide → Reserve → Dispatch → Settle.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pointsman_server.decision.engine import decide
 from pointsman_server.decision.facts import facts_of
@@ -27,10 +27,14 @@ from pointsman_server.execution.dispatch import Dispatcher
 from pointsman_server.execution.dispatch_record import DispatchRecord
 from pointsman_server.execution.feedback import FeedbackBook
 from pointsman_server.execution.governing import Governing, used_tokens, with_rejections
+from pointsman_server.execution.guarding import Guards, restored
 from pointsman_server.execution.health import HealthBoard
 from pointsman_server.execution.prepare import count_exactly, count_input, get_ready
+from pointsman_server.execution.prompting import with_template
+from pointsman_server.execution.recall import Recall, Recalled, candidate_of, recalled_completion, replayed
 from pointsman_server.execution.sessions import SessionBook
 from pointsman_server.execution.settle import has_gaps, settle
+from pointsman_server.execution.trust import confidence_in
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,26 +58,31 @@ class Pipeline:
         judge: Callable[[CompletionRequest], Complexity],
         memory: Memory,
         governing: Governing,
+        guards: Guards,
         ledger: Ledger,
         telemetry: Telemetry,
         counter: TokenCounter,
         clock: Clock,
         ids: Ids,
+        recall: Recall | None = None,
     ) -> None:
         self._dispatcher = dispatcher
         self._judge = judge
         self._memory = memory
         self._governing = governing
+        self._guards = guards
         self._ledger = ledger
         self._telemetry = telemetry
         self._counter = counter
         self._clock = clock
         self._ids = ids
+        self._recall = recall or Recall(clock)
 
     async def route(self, call: Call) -> Decision:
         """The decision alone: nothing is called, nothing is spent. It can be named by a later call."""
         with self._watched(call, Operation.ROUTE) as watch:
             await self._governing.admit(call, answers=False)
+            call = await self._guards.guard(with_template(call))
             decision = await self._decide(call)
             watch.decided(decision)
         self._memory.decisions.keep(decision, call)
@@ -83,8 +92,9 @@ class Pipeline:
         """The whole answer."""
         with self._watched(call, Operation.COMPLETE) as watch:
             await self._governing.admit(call, answers=True)
-            decision = await self._follow_or_decide(call, watch)
-            async with aclosing(self._answer(call, decision, watch, stream=False)) as events:
+            call = await self._guards.guard(with_template(call))
+            decision, recalled = await self._recall_and_decide(call, watch)
+            async with aclosing(self._answer(call, decision, recalled, watch, stream=False)) as events:
                 async for event in events:
                     if isinstance(event, Completed):
                         return event.completion
@@ -97,9 +107,10 @@ class Pipeline:
         """
         with self._watched(call, Operation.STREAM_COMPLETE) as watch:
             await self._governing.admit(call, answers=True)
-            decision = await self._follow_or_decide(call, watch)
+            call = await self._guards.guard(with_template(call))
+            decision, recalled = await self._recall_and_decide(call, watch)
             told = False
-            async with aclosing(self._answer(call, decision, watch, stream=True)) as events:
+            async with aclosing(self._answer(call, decision, recalled, watch, stream=True)) as events:
                 async for event in events:
                     if not told:
                         told = True
@@ -119,23 +130,33 @@ class Pipeline:
             watch.failed(error)
             raise
 
-    async def _follow_or_decide(self, call: Call, watch: CallWatch) -> Decision:
-        if call.decision_id:
-            decision = self._memory.decisions.redeem(call, self._view(call))
-        else:
-            decision = await self._decide(call)
+    async def _recall_and_decide(self, call: Call, watch: CallWatch) -> tuple[Decision, Recalled]:
+        """A cached answer is only given where whoever gave it might give it today, well or not: nobody is asked."""
+        recalled = await self._recall.find(call, usable=call.guarded.is_clean)
+        decision = await self._follow_or_decide(call, asks=recalled.answer is None)
+        if recalled.answer is not None and candidate_of(recalled, decision) is None:
+            recalled = recalled.miss
+            decision = await self._follow_or_decide(call)
         watch.decided(decision)
-        return decision
+        return decision, recalled
 
-    def _view(self, call: Call) -> HealthView:
-        view, busy = self._memory.health.view(), self._memory.places.full
-        view = with_rejections(view, {name: busy_rejection(name) for name in busy})
+    async def _follow_or_decide(self, call: Call, *, asks: bool = True) -> Decision:
+        if call.decision_id:
+            return self._memory.decisions.redeem(call, self._view(call, asks=asks))
+        return await self._decide(call, asks=asks)
+
+    def _view(self, call: Call, *, asks: bool) -> HealthView:
+        view = self._memory.health.view()
+        if asks:
+            view = with_rejections(view, {name: busy_rejection(name) for name in self._memory.places.full})
+        else:
+            view = replace(view, rejections={})
         return self._governing.view(view, call)
 
-    async def _decide(self, call: Call) -> Decision:
+    async def _decide(self, call: Call, *, asks: bool = True) -> Decision:
         started_at = self._clock.monotonic()
         tokens = await count_input(call, self._counter)
-        circumstances = self._circumstances(call, tokens)
+        circumstances = self._circumstances(call, tokens, asks=asks)
         decision_id = self._ids.new("dec")
         try:
             plan = decide(circumstances, call.snapshot)
@@ -145,9 +166,9 @@ class Pipeline:
         self._record(call, decision_id, circumstances, summarise(plan))
         if self._clock.monotonic() >= call.deadline:
             raise DeadlineExceeded(Step.DECIDE)
-        return Decision(decision_id, plan, self._clock.monotonic() - started_at)
+        return Decision(decision_id, plan, self._clock.monotonic() - started_at, circumstances.facts.template)
 
-    def _circumstances(self, call: Call, tokens: TokenEstimate) -> Circumstances:
+    def _circumstances(self, call: Call, tokens: TokenEstimate, *, asks: bool) -> Circumstances:
         complexity = self._judge(call.request)
         experience = NO_EXPERIENCE
         if call.snapshot.learn_from_feedback:
@@ -155,7 +176,7 @@ class Pipeline:
         return Circumstances(
             facts=self._governing.facts(facts_of(call.request, complexity), call),
             tokens=tokens,
-            health=self._view(call),
+            health=self._view(call, asks=asks),
             experience=experience,
             session_deployment_id=self._memory.sessions.last_deployment_id(_session_of(call)),
             tenant=call.tenant,
@@ -168,30 +189,49 @@ class Pipeline:
         record = DecisionRecord(decision_id, call.request_id, self._clock.now(), version, circumstances, outcome)
         self._memory.log.append(record)
 
-    async def _answer(
-        self, call: Call, decision: Decision, watch: CallWatch, *, stream: bool
+    def _answer(
+        self, call: Call, decision: Decision, recalled: Recalled, watch: CallWatch, *, stream: bool
     ) -> AsyncGenerator[CallEvent, None]:
-        record = DispatchRecord()
+        if recalled.answer is not None:
+            return self._repeat(call, decision, recalled, watch)
+        return self._ask(call, decision, recalled, watch, stream=stream)
+
+    async def _repeat(
+        self, call: Call, decision: Decision, recalled: Recalled, watch: CallWatch
+    ) -> AsyncGenerator[CallEvent, None]:
+        completion = self._judged(call, recalled_completion(call, decision, recalled))
+        yield replayed(completion.reply)
+        self._learn(call, completion)
+        watch.completed(completion)
+        yield Completed(completion)
+
+    async def _ask(
+        self, call: Call, decision: Decision, recalled: Recalled, watch: CallWatch, *, stream: bool
+    ) -> AsyncGenerator[CallEvent, None]:
+        record, restorer = DispatchRecord(), self._guards.restorer(call)
         worst_cost = max(candidate.worst_cost_micro_usd for candidate in decision.plan.candidates)
         charge = await self._governing.charge(call, decision)
         used: Sequence[Attempt] = record.attempts
         try:
             async with self._ledger.reserve(call, worst_cost) as reservation:
                 try:
-                    running = self._dispatcher.run(call, decision.plan, record, watch, stream=stream)
+                    running = self._dispatcher.run(call, decision.plan, record, watch, reservation.cover, stream=stream)
                     watched = self._governing.watched(running, call, lambda: record.asking) if stream else running
+                    watched = watched if restorer is None else restored(watched, restorer)
                     async with aclosing(watched) as events:
                         async for event in events:
                             yield event
                 except BaseException:
                     reservation.settle(record.attempts)
                     raise
-                completion = await self._settle(call, decision, record)
+                settled = replace(await self._settle(call, decision, record), cache=recalled.outcome)
+                completion = self._judged(call, self._guards.told(call, settled, restorer))
                 reservation.settle(completion.attempts, estimated=completion.estimated)
                 used = completion.attempts
         finally:
             charge.correct(used_tokens(used, decision.plan.input_tokens.tokens))
         self._remember(call, completion)
+        self._keep(call, recalled, settled)
         watch.completed(completion)
         yield Completed(completion)
 
@@ -205,11 +245,27 @@ class Pipeline:
                 counted = await count_exactly(call.request, self._counter)
         return settle(call, decision, record, self._counter, counted)
 
+    def _keep(self, call: Call, recalled: Recalled, settled: Completion) -> None:
+        """Into the cache, unless it is somebody's: what the policy does about such answers has no say in that."""
+        self._recall.keep(
+            call, recalled, settled, unless=lambda: bool(self._guards.found_in_answer(call.guarded, settled.reply))
+        )
+
     def _remember(self, call: Call, completion: Completion) -> None:
-        deployment, complexity = completion.answered_by.deployment, completion.decision.plan.complexity
-        self._memory.sessions.answered(_session_of(call), deployment.id)
-        lesson = Lesson(deployment.model.id, complexity.task, complexity.tier)
-        self._memory.feedback.answered(call.request_id, call.tenant, lesson)
+        self._memory.sessions.answered(_session_of(call), completion.answered_by.deployment.id)
+        self._learn(call, completion)
+
+    def _learn(self, call: Call, completion: Completion) -> None:
+        self._memory.feedback.answered(call.request_id, call.tenant, _lesson_of(completion))
+
+    def _judged(self, call: Call, completion: Completion) -> Completion:
+        own = self._memory.feedback.own(call.tenant, _lesson_of(completion))
+        return replace(completion, confidence=confidence_in(call, completion, own))
+
+
+def _lesson_of(completion: Completion) -> Lesson:
+    complexity = completion.decision.plan.complexity
+    return Lesson(completion.answered_by.deployment.model.id, complexity.task, complexity.tier)
 
 
 def _session_of(call: Call) -> str:

@@ -158,6 +158,10 @@ class CanaryWatch:
         """See `Telemetry.shed`."""
         self._telemetry.shed(reason)
 
+    def guard_hit(self, guard: str, kind: str, action: str, count: int = 1) -> None:
+        """See `Telemetry.guard_hit`."""
+        self._telemetry.guard_hit(guard, kind, action, count)
+
     async def judge(self) -> None:
         """Ends the canary if it does far worse. Never fails."""
         rollout = self._keeper.rollout

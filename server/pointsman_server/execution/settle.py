@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import reduce
 
@@ -13,6 +13,7 @@ from pointsman_server.domain.message import OpaquePart, ReasoningPart, TextPart,
 from pointsman_server.domain.plan import TokenEstimate
 from pointsman_server.domain.ports import TokenCounter
 from pointsman_server.domain.reply import Reply, Usage
+from pointsman_server.execution.citing import cite
 from pointsman_server.execution.dispatch_record import DispatchRecord
 from pointsman_server.execution.warnings import warnings_about
 
@@ -29,20 +30,28 @@ def settle(
     if record.answered_by is None or record.reply is None or record.own is None:
         raise AssertionError("dispatch ends with an answer or an exception")
     deployment = record.answered_by.deployment
-    usage, estimated = _fill_gaps(record.own, deployment, counted_input, counter)
+    sent = record.input_of(deployment.id, counted_input)
+    usage, estimated = _fill_gaps(record.own, deployment, sent, counter)
     cost = deployment.model.price.cost_micro_usd(usage)
     attempts = (*record.attempts[:-1], replace(record.attempts[-1], usage=usage, cost_micro_usd=cost))
     return Completion(
         request_id=call.request_id,
         decision=decision,
         answered_by=record.answered_by,
-        reply=record.reply,
+        reply=cite(record.reply, call.request.documents, _shown(record, deployment)),
         usage=reduce(_added, (kept.usage for kept in record.kept_from), usage),
         estimated=estimated or any(has_gaps(kept.usage) for kept in record.kept_from),
         cost_micro_usd=sum(attempt.cost_micro_usd for attempt in attempts),
         attempts=attempts,
         warnings=tuple(warnings_about(call, record)),
     )
+
+
+def _shown(record: DispatchRecord, answered_by: Deployment) -> Mapping[str, str]:
+    """Ids, by the names that marks use, of the documents that those who wrote the answer saw."""
+    authors = (*(kept.deployment.id for kept in record.kept_from), answered_by.id)
+    packed = (record.packed[author].shown for author in authors if author in record.packed)
+    return {name: document_id for shown in packed for name, document_id in shown.items()}
 
 
 def estimate_cancelled(attempt: Attempt, seen: Reply, counted_input: TokenEstimate, counter: TokenCounter) -> Attempt:

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
+from pointsman_server.decision.fitting import LeftOut
 from pointsman_server.domain.call import AttemptPurpose, Call, Warning
 from pointsman_server.domain.catalog import Deployment
 from pointsman_server.domain.reply import FinishReason
 from pointsman_server.execution.dispatch_record import DispatchRecord
+
+_MOST_PLACES = 5
+
+
+MOST_NAMED_DOCUMENTS = 50
+"""A warning names so many documents and counts the rest."""
 
 
 def warnings_about(call: Call, record: DispatchRecord) -> Iterator[Warning]:
@@ -17,6 +24,12 @@ def warnings_about(call: Call, record: DispatchRecord) -> Iterator[Warning]:
     deployment, usage = record.answered_by.deployment, record.own.usage
     if deployment.provider.simulated:
         yield Warning("simulated", "a simulated provider answered; configure a provider key for a real one")
+    if deployment.is_last_resort:
+        message = "a knowledge base answered, without a language model; the answer quotes its source"
+        yield Warning("local_fallback", message)
+    if call.guarded.suspects:
+        places = ", ".join(call.guarded.suspects[:_MOST_PLACES])
+        yield Warning("prompt_suspicious", f"this looks like a prompt injection, do not trust the answer: {places}")
     if usage.implausible:
         yield Warning("usage_implausible", "the provider reported impossible token counts")
     elif usage.input_tokens is None or usage.output_tokens is None:
@@ -24,6 +37,9 @@ def warnings_about(call: Call, record: DispatchRecord) -> Iterator[Warning]:
     if _is_another_model(deployment, record.own.model):
         yield Warning("model_mismatch", "the provider says that another model than the configured answered")
     yield from _about_limits(call, record.answered_by.max_output_tokens, record.reply.finish_reason)
+    packed = record.packed.get(deployment.id)
+    if packed is not None and packed.left_out:
+        yield Warning("context_trimmed", _about_left_out(packed.left_out, deployment))
     if not record.schema_checked:
         yield Warning("schema_not_checked", "the response_schema or the answer is too large to be checked")
     yield from _about_attempts(record, deployment)
@@ -36,6 +52,24 @@ def _about_limits(call: Call, most_output_tokens: int, finish_reason: FinishReas
         yield Warning("max_output_tokens_clamped", message)
     if generation.response_schema is not None and finish_reason is FinishReason.LENGTH:
         yield Warning("schema_not_checked", "the answer was cut at its limit; it does not fit the response_schema")
+
+
+def _about_left_out(left_out: LeftOut, deployment: Deployment) -> str:
+    what: list[str] = []
+    if left_out.messages:
+        turns = "turn" if left_out.turns == 1 else f"{left_out.turns} turns"
+        what.append(f"the oldest {turns} of the conversation ({left_out.messages} messages)")
+    if left_out.cut:
+        what.append(f"parts of {_named(left_out.cut)}")
+    if left_out.documents:
+        what.append(f"all of {_named(left_out.documents)}")
+    return f"left out, because the context window of {deployment.id} is too small: {'; '.join(what)}"
+
+
+def _named(ids: Sequence[str]) -> str:
+    rest = f" and {len(ids) - MOST_NAMED_DOCUMENTS} more" if len(ids) > MOST_NAMED_DOCUMENTS else ""
+    what = "document" if len(ids) == 1 else "documents"
+    return f"{what} {', '.join(ids[:MOST_NAMED_DOCUMENTS])}{rest}"
 
 
 def _about_attempts(record: DispatchRecord, answered_by: Deployment) -> Iterator[Warning]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from google.protobuf.duration_pb2 import Duration
 
 from pointsman.v1 import answer_pb2, completion_pb2, decision_pb2
+from pointsman_server.domain.cache import CacheOutcome
 from pointsman_server.domain.call import (
     Attempt,
     AttemptOutcome,
@@ -18,6 +19,7 @@ from pointsman_server.domain.call import (
     Relay,
     Warning,
 )
+from pointsman_server.domain.confidence import Confidence
 from pointsman_server.domain.faults import FaultKind
 from pointsman_server.domain.message import OpaquePart, Part, ReasoningPart, TextPart, ToolCallPart
 from pointsman_server.domain.plan import Candidate, Complexity, ExclusionReason, Factor, Rejection, TaskType
@@ -41,6 +43,7 @@ _FINISH = {reason: answer_pb2.FinishReason.Value(f"FINISH_REASON_{reason.name}")
 _FAULTS = {kind: answer_pb2.AttemptError.Value(f"ATTEMPT_ERROR_{kind.name}") for kind in FaultKind}
 _OUTCOMES = {outcome: answer_pb2.AttemptOutcome.Value(f"ATTEMPT_OUTCOME_{outcome.name}") for outcome in AttemptOutcome}
 _PURPOSES = {purpose: answer_pb2.AttemptPurpose.Value(f"ATTEMPT_PURPOSE_{purpose.name}") for purpose in AttemptPurpose}
+_CACHE_OUTCOMES = {one: answer_pb2.CacheOutcome.Value(f"CACHE_OUTCOME_{one.name}") for one in CacheOutcome}
 _MOST_INDEX = 2**31 - 1
 """What the contract's indices can hold. A provider that says more has said nothing of the place."""
 
@@ -67,6 +70,7 @@ def decision_to_proto(decision: Decision) -> decision_pb2.RouteDecision:
         decision_latency=_duration(decision.latency_seconds),
         applied_rules=plan.applied_rules,
         quality_bias=plan.quality_bias,
+        template=decision.template,
     )
     for candidate in plan.candidates:
         _add_ranked(proto, candidate)
@@ -77,28 +81,42 @@ def completion_to_proto(
     completion: Completion, decision: decision_pb2.RouteDecision | None = None
 ) -> answer_pb2.CompleteResponse:
     """The whole answer with its account; `decision` where it was converted before."""
-    reply, usage = completion.reply, completion.usage
+    reply = completion.reply
     return answer_pb2.CompleteResponse(
         request_id=completion.request_id,
         message=completion_pb2.Message(
             role=completion_pb2.ROLE_ASSISTANT, parts=[part_to_proto(part) for part in reply.parts]
         ),
         finish_reason=_FINISH[reply.finish_reason],
-        usage=answer_pb2.Usage(
-            input_tokens=usage.input_tokens or 0,
-            cached_input_tokens=usage.cached_input_tokens,
-            output_tokens=usage.output_tokens or 0,
-            reasoning_tokens=usage.reasoning_tokens,
-            cost_micro_usd=completion.cost_micro_usd,
-            estimated=completion.estimated,
-            cache_write_input_tokens=usage.cache_write_input_tokens,
-        ),
+        usage=usage_to_proto(completion),
         decision=decision or decision_to_proto(completion.decision),
         attempts=[attempt_to_proto(attempt) for attempt in completion.attempts],
-        cache=answer_pb2.CACHE_OUTCOME_BYPASS,
+        cache=_CACHE_OUTCOMES[completion.cache],
         warnings=[warning_to_proto(warning) for warning in completion.warnings],
         citations=[_citation(citation) for citation in reply.citations],
+        confidence=_confidence(completion.confidence),
+        redactions=[answer_pb2.Redaction(type=kind, count=count) for kind, count in completion.redactions.items()],
     )
+
+
+def usage_to_proto(completion: Completion) -> answer_pb2.Usage:
+    """Tokens and cost of the whole call."""
+    usage = completion.usage
+    return answer_pb2.Usage(
+        input_tokens=usage.input_tokens or 0,
+        cached_input_tokens=usage.cached_input_tokens,
+        output_tokens=usage.output_tokens or 0,
+        reasoning_tokens=usage.reasoning_tokens,
+        cost_micro_usd=completion.cost_micro_usd,
+        estimated=completion.estimated,
+        cache_write_input_tokens=usage.cache_write_input_tokens,
+    )
+
+
+def _confidence(confidence: Confidence | None) -> answer_pb2.Confidence | None:
+    if confidence is None:
+        return None
+    return answer_pb2.Confidence(score=confidence.score, factors=[_factor(factor) for factor in confidence.factors])
 
 
 class StreamWriter:

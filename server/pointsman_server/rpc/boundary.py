@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import grpc
 import structlog
 
+from pointsman.v1.embedding_service_pb2 import EmbedRequest
 from pointsman_server.domain.caller import Caller
 from pointsman_server.domain.errors import Draining, ReaderTooSlow, Unauthenticated
 from pointsman_server.domain.ports import Clock, Ids
@@ -41,7 +42,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _LIBRARY_SERVICES = ("/grpc.",)
 """Health checks and reflection are answered while the server is busy or going down."""
 
-_GATED_SERVICES = ("/pointsman.v1.RouterService/",)
+_GATED_SERVICES = ("/pointsman.v1.RouterService/", "/pointsman.v1.EmbeddingService/")
 """Calls that need a place. All others are short, and operators must get in while the server is busy."""
 
 _DEFAULT_LOAD = LoadPolicy()
@@ -242,9 +243,8 @@ class Boundary:
         context.set_trailing_metadata(((REQUEST_ID_KEY, request_id),))
 
     def _request_id(self, request: Any, metadata: dict[str, Any]) -> str:
-        # A field `request_id` beside `completion` names another call, the one that is judged for example.
-        completion = getattr(request, "completion", None)
-        wanted = getattr(completion, "request_id", "") or metadata.get(REQUEST_ID_KEY, "")
+        # Elsewhere than in what is asked, a field `request_id` names another call, the one that is judged for example.
+        wanted = getattr(_asked_of(request), "request_id", "") or metadata.get(REQUEST_ID_KEY, "")
         if wanted and isinstance(wanted, str) and _REQUEST_ID.fullmatch(wanted):
             return wanted
         return self._ids.new("req")
@@ -337,8 +337,13 @@ def _admit(
 
 
 def _labels_of(request: Any) -> Mapping[str, str]:
-    completion = getattr(request, "completion", None)
-    return _NO_LABELS if completion is None else completion.labels
+    asked = _asked_of(request)
+    return _NO_LABELS if asked is None else asked.labels
+
+
+def _asked_of(request: Any) -> Any:
+    """What carries the call's own name and labels; None where nothing of the kind is asked."""
+    return request if isinstance(request, EmbedRequest) else getattr(request, "completion", None)
 
 
 def _reason_of(error: Exception) -> str:

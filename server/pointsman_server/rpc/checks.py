@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any
 
-import jsonschema_rs
-import orjson
 from google.protobuf.struct_pb2 import Struct
 
 from pointsman.v1 import completion_pb2 as pb
 from pointsman_server.domain.errors import FieldProblem
+from pointsman_server.execution.schema_rules import wrong_schema
 from pointsman_server.rpc.rules import is_blank
 from pointsman_server.rpc.struct import struct_to_dict
 
@@ -27,23 +25,11 @@ _ROLE_OF_PART: Mapping[str, frozenset[int]] = {
 """Parts that belong to certain roles only; text belongs to all but tool messages."""
 
 
-_MAX_REFERENCE_CHAIN = 32
-
-_DRAFTS = frozenset(
-    {
-        "http://json-schema.org/draft-04/schema",
-        "http://json-schema.org/draft-06/schema",
-        "http://json-schema.org/draft-07/schema",
-        "https://json-schema.org/draft/2019-09/schema",
-        "https://json-schema.org/draft/2020-12/schema",
-    }
-)
-
-
 def check_conversation(spec: pb.CompletionSpec) -> _Problems:
     """What is wrong with the conversation as a whole."""
     if not spec.messages:
-        yield FieldProblem("completion.messages", "must not be empty")
+        if not spec.HasField("template"):
+            yield FieldProblem("completion.messages", "must not be empty, unless a template comes before them")
         return
     seen_calls: set[str] = set()
     answered: set[str] = set()
@@ -52,7 +38,7 @@ def check_conversation(spec: pb.CompletionSpec) -> _Problems:
         yield from _check_blank(path, message)
         for part_index, part in enumerate(message.parts):
             yield from _check_part(f"{path}.parts[{part_index}]", message.role, part, seen_calls, answered)
-    if all(message.role == pb.ROLE_SYSTEM for message in spec.messages):
+    if not spec.HasField("template") and all(message.role == pb.ROLE_SYSTEM for message in spec.messages):
         yield FieldProblem("completion.messages", "must have a message that is not of ROLE_SYSTEM")
 
 
@@ -116,85 +102,46 @@ def _check_tool_choice(choice: pb.ToolChoice, names: list[str]) -> _Problems:
 
 def check_conflicts(spec: pb.CompletionSpec) -> _Problems:
     """Fields that contradict each other."""
-    generation, constraints = spec.generation, spec.constraints
+    generation = spec.generation
     if generation.HasField("temperature") and generation.HasField("top_p"):
         yield FieldProblem("completion.generation.top_p", "conflicts with temperature: set one of the two")
-    if spec.deployment and spec.deployment in constraints.denied_deployments:
-        yield FieldProblem("completion.deployment", "conflicts with constraints.denied_deployments, which names it")
-    if spec.deployment and constraints.allowed_deployments and spec.deployment not in constraints.allowed_deployments:
-        yield FieldProblem("completion.deployment", "conflicts with constraints.allowed_deployments, which lacks it")
+    yield from check_pin("completion.deployment", spec.deployment, spec.constraints)
+
+
+def check_pin(path: str, deployment: str, constraints: pb.RoutingConstraints) -> _Problems:
+    """A pinned deployment must be one that the constraints leave; `path` is the field that pins it."""
+    if deployment and deployment in constraints.denied_deployments:
+        yield FieldProblem(path, "conflicts with constraints.denied_deployments, which names it")
+    if deployment and constraints.allowed_deployments and deployment not in constraints.allowed_deployments:
+        yield FieldProblem(path, "conflicts with constraints.allowed_deployments, which lacks it")
 
 
 def check_durations(spec: pb.CompletionSpec) -> _Problems:
     """Durations must be positive."""
-    limit = spec.constraints
-    if limit.HasField("max_first_token_latency") and limit.max_first_token_latency.ToNanoseconds() <= 0:
-        yield FieldProblem("completion.constraints.max_first_token_latency", "must be greater than 0")
+    yield from check_latency("completion.constraints", spec.constraints)
     if spec.cache.HasField("ttl") and spec.cache.ttl.ToNanoseconds() <= 0:
         yield FieldProblem("completion.cache.ttl", "must be greater than 0")
 
 
-def unavailable_features(spec: pb.CompletionSpec) -> _Problems:
-    """Fields of the contract that this server does not serve."""
-    if spec.HasField("template"):
-        yield FieldProblem(
-            "completion.template", "templates are not offered by this server; send the messages filled in"
-        )
-    if spec.documents:
-        yield FieldProblem("completion.documents", "documents are not offered by this server; put them into a message")
+def check_latency(path: str, constraints: pb.RoutingConstraints) -> _Problems:
+    """The limit on the first token must be positive; `path` is the field of the constraints."""
+    limit = constraints.max_first_token_latency
+    if constraints.HasField("max_first_token_latency") and limit.ToNanoseconds() <= 0:
+        yield FieldProblem(f"{path}.max_first_token_latency", "must be greater than 0")
+
+
+def check_documents(spec: pb.CompletionSpec) -> _Problems:
+    """Citations name documents by their ids, so no two may share one."""
+    seen: set[str] = set()
+    for index, document in enumerate(spec.documents):
+        if document.id in seen:
+            yield FieldProblem(f"completion.documents[{index}].id", "repeats the id of an earlier document")
+        seen.add(document.id)
 
 
 @lru_cache(maxsize=512)
 def _wrong_schema(serialised: bytes) -> str | None:
-    schema = struct_to_dict(Struct.FromString(serialised))
-    named_draft = schema.get("$schema")
-    if isinstance(named_draft, str) and named_draft.removesuffix("#") not in _DRAFTS:
-        # Before anything else reads the schema: the validator would fetch an address that it does not know.
-        return "must name a published draft of JSON Schema in $schema, or none"
-    if _has_recursive_reference(schema):
-        return "must not hold a $ref that leads outside of itself or back to itself"
-    try:
-        jsonschema_rs.meta.validate(schema)
-    except ValueError:
-        return "is not a valid JSON Schema"
-    return None
-
-
-def _has_recursive_reference(schema: dict[str, Any]) -> bool:
-    """Whether a reference leads back to itself, out of the schema, or through too long a chain."""
-    sound: set[str] = set()
-
-    def is_unsound(node: object, chain: tuple[str, ...]) -> bool:
-        if isinstance(node, list):
-            return any(is_unsound(item, chain) for item in node)
-        if not isinstance(node, dict):
-            return False
-        reference = node.get("$ref")
-        if isinstance(reference, str) and reference not in sound:
-            target = _resolve(schema, reference)
-            if reference in chain or len(chain) >= _MAX_REFERENCE_CHAIN or target is None:
-                return True
-            if is_unsound(target, (*chain, reference)):
-                return True
-            sound.add(reference)
-        return any(is_unsound(value, chain) for key, value in node.items() if key not in ("$defs", "definitions"))
-
-    return b'"$ref"' in orjson.dumps(schema) and is_unsound(schema, ())
-
-
-def _resolve(schema: dict[str, Any], reference: str) -> object | None:
-    if not reference.startswith("#/"):
-        return None
-    node: object = schema
-    for step in reference[2:].split("/"):
-        name = step.replace("~1", "/").replace("~0", "~")
-        if isinstance(node, dict) and name in node:
-            node = node[name]
-        elif isinstance(node, list) and name.isdecimal() and int(name[:6]) < len(node):
-            node = node[int(name[:6])]
-        else:
-            return None
-    return node
+    return wrong_schema(struct_to_dict(Struct.FromString(serialised)))
 
 
 def _is_whole_image(data: bytes, media_type: str) -> bool:

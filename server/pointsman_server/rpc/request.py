@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pointsman.v1 import completion_pb2 as pb
 from pointsman.v1 import router_service_pb2
-from pointsman_server.domain.errors import FeatureUnavailable, FieldProblem, InvalidRequest
+from pointsman_server.domain.errors import FieldProblem, InvalidRequest
 from pointsman_server.domain.message import (
     ImagePart,
     Message,
@@ -19,12 +19,16 @@ from pointsman_server.domain.message import (
     ToolResultPart,
 )
 from pointsman_server.domain.request import (
+    CacheControl,
+    CacheMode,
     Capability,
     CompletionRequest,
     DataClass,
+    Document,
     GenerationConfig,
     ReasoningEffort,
     RoutingConstraints,
+    TemplateRef,
     Tier,
     Tool,
     ToolChoice,
@@ -33,9 +37,9 @@ from pointsman_server.domain.request import (
 from pointsman_server.rpc.checks import (
     check_conflicts,
     check_conversation,
+    check_documents,
     check_durations,
     check_generation,
-    unavailable_features,
 )
 from pointsman_server.rpc.rules import MAX_PROBLEMS, check_message
 from pointsman_server.rpc.struct import struct_to_dict
@@ -67,6 +71,12 @@ _EFFORTS = {
     pb.REASONING_EFFORT_MEDIUM: ReasoningEffort.MEDIUM,
     pb.REASONING_EFFORT_HIGH: ReasoningEffort.HIGH,
 }
+_CACHE_MODES = {
+    pb.CACHE_MODE_OFF: CacheMode.OFF,
+    pb.CACHE_MODE_READ_WRITE: CacheMode.READ_WRITE,
+    pb.CACHE_MODE_READ_ONLY: CacheMode.READ_ONLY,
+    pb.CACHE_MODE_REFRESH: CacheMode.REFRESH,
+}
 _TOOL_CHOICES = {
     pb.TOOL_CHOICE_MODE_AUTO: ToolChoiceMode.AUTO,
     pb.TOOL_CHOICE_MODE_NONE: ToolChoiceMode.NONE,
@@ -78,28 +88,27 @@ _TOOL_CHOICES = {
 def read_request(request: RouterRequest) -> CompletionRequest:
     """The request as the inner rooms take it.
 
-    Raises `InvalidRequest` with every problem found, or `FeatureUnavailable`.
+    Raises `InvalidRequest` with every problem found.
     """
     problems = check_message(request)
     if problems:
         raise InvalidRequest(tuple(problems))
     spec = request.completion
-    unavailable = tuple(unavailable_features(spec))
-    if unavailable:
-        raise FeatureUnavailable(unavailable)
-    _require_none(_check_across_fields(spec), conflicting=False)
-    _require_none(check_conflicts(spec), conflicting=True)
+    require_none(_check_across_fields(spec), conflicting=False)
+    require_none(check_conflicts(spec), conflicting=True)
     return _convert(spec)
 
 
 def _check_across_fields(spec: pb.CompletionSpec) -> Iterator[FieldProblem]:
     yield from check_conversation(spec)
+    yield from check_documents(spec)
     if spec.HasField("generation"):
         yield from check_generation(spec.generation)
     yield from check_durations(spec)
 
 
-def _require_none(problems: Iterator[FieldProblem], *, conflicting: bool) -> None:
+def require_none(problems: Iterator[FieldProblem], *, conflicting: bool) -> None:
+    """Raises `InvalidRequest` with the problems, if there are any."""
     found = tuple(problems)
     if found:
         raise InvalidRequest(found[:MAX_PROBLEMS], conflicting=conflicting)
@@ -111,16 +120,20 @@ def _convert(spec: pb.CompletionSpec) -> CompletionRequest:
         tier=Tier(spec.tier) if spec.tier else None,
         deployment=spec.deployment,
         generation=_generation(spec.generation) if spec.HasField("generation") else _DEFAULT_GENERATION,
-        constraints=_constraints(spec.constraints) if spec.HasField("constraints") else _NO_CONSTRAINTS,
+        constraints=read_constraints(spec.constraints) if spec.HasField("constraints") else _NO_CONSTRAINTS,
         quality_bias=spec.quality_bias if spec.HasField("quality_bias") else None,
         labels=dict(spec.labels),
         end_user=spec.end_user,
         session_id=spec.session_id,
+        documents=tuple(_document(document) for document in spec.documents),
+        template=_template(spec.template) if spec.HasField("template") else None,
+        cache=_cache(spec.cache) if spec.HasField("cache") else _USUAL_CACHE,
     )
 
 
 _DEFAULT_GENERATION = GenerationConfig()
 _NO_CONSTRAINTS = RoutingConstraints()
+_USUAL_CACHE = CacheControl()
 
 
 def _message(message: pb.Message) -> Message:
@@ -164,7 +177,8 @@ def _tool_choice(config: pb.GenerationConfig) -> ToolChoice | None:
     return None if mode is None else ToolChoice(mode, config.tool_choice.name)
 
 
-def _constraints(constraints: pb.RoutingConstraints) -> RoutingConstraints:
+def read_constraints(constraints: pb.RoutingConstraints) -> RoutingConstraints:
+    """The hard rules of a request, which were checked."""
     latency = constraints.max_first_token_latency
     return RoutingConstraints(
         required_capabilities=frozenset(_CAPABILITIES[value] for value in constraints.required_capabilities),
@@ -177,4 +191,21 @@ def _constraints(constraints: pb.RoutingConstraints) -> RoutingConstraints:
         denied_deployments=frozenset(constraints.denied_deployments),
         data_class=DataClass(constraints.data_class) if constraints.data_class else DataClass.PUBLIC,
         regions=frozenset(constraints.regions),
+    )
+
+
+def _document(document: pb.Document) -> Document:
+    relevance = document.relevance if document.HasField("relevance") else None
+    return Document(document.id, document.text, relevance, dict(document.metadata))
+
+
+def _template(template: pb.TemplateRef) -> TemplateRef:
+    return TemplateRef(template.name, template.version, struct_to_dict(template.variables))
+
+
+def _cache(control: pb.CacheControl) -> CacheControl:
+    return CacheControl(
+        mode=_CACHE_MODES.get(control.mode),
+        ttl_seconds=control.ttl.ToNanoseconds() / 1e9 if control.HasField("ttl") else None,
+        min_similarity=control.min_similarity if control.HasField("min_similarity") else None,
     )

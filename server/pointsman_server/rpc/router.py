@@ -17,7 +17,7 @@ from pointsman_server.execution.idempotency import Claim, Idempotency
 from pointsman_server.execution.pipeline import Pipeline
 from pointsman_server.rpc.answer import StreamWriter, completion_to_proto, decision_to_proto
 from pointsman_server.rpc.boundary import CURRENT_CALL
-from pointsman_server.rpc.deadline import seconds_to_use
+from pointsman_server.rpc.deadline import deadline_of
 from pointsman_server.rpc.relay import PatientWriter
 from pointsman_server.rpc.repeated import repeated_stream
 from pointsman_server.rpc.request import RouterRequest, read_request
@@ -125,16 +125,12 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
     ) -> Call:
         info, read = CURRENT_CALL.get(), read_request(request)
         tenant = info.caller.tenant
-        left_seconds = seconds_to_use(context)
-        # The server's own time counts from when the call came; the caller's deadline is what is left of it now.
-        longest_ends_at = info.began_at + longest_seconds
-        now = self._clock.monotonic()
         made_under = self._pipeline.policy_of(decision_id) if decision_id else ""
         return Call(
             request=read,
             request_id=info.request_id,
             snapshot=self._choose_policy(tenant, read.session_id or info.request_id, made_under),
-            deadline=longest_ends_at if left_seconds is None else min(now + left_seconds, longest_ends_at),
+            deadline=deadline_of(context, self._clock, info.began_at, longest_seconds),
             failover=failover_of(wanted, self._control(), tenant),
             headers={"traceparent": info.traceparent} if info.traceparent else _NO_HEADERS,
             decision_id=decision_id,

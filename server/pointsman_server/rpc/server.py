@@ -17,6 +17,7 @@ from pointsman.v1 import (
     admin_service_pb2,
     admin_service_pb2_grpc,
     embedding_service_pb2,
+    embedding_service_pb2_grpc,
     feedback_service_pb2,
     feedback_service_pb2_grpc,
     router_service_pb2,
@@ -25,6 +26,7 @@ from pointsman.v1 import (
 from pointsman_server.rpc.admin import AdminServicer
 from pointsman_server.rpc.boundary import BODY_TIMEOUT_SECONDS, Boundary
 from pointsman_server.rpc.certificates import Certificates
+from pointsman_server.rpc.embedding import EmbeddingServicer
 from pointsman_server.rpc.feedback import FeedbackServicer
 from pointsman_server.rpc.router import RouterServicer
 
@@ -46,8 +48,7 @@ ROUTER_SERVICE: str = _ROUTER.full_name
 _FEEDBACK: ServiceDescriptor = feedback_service_pb2.DESCRIPTOR.services_by_name["FeedbackService"]
 _ADMIN: ServiceDescriptor = admin_service_pb2.DESCRIPTOR.services_by_name["AdminService"]
 
-_UNSERVED: tuple[ServiceDescriptor, ...] = (embedding_service_pb2.DESCRIPTOR.services_by_name["EmbeddingService"],)
-"""Services of the contract that this server does not serve: they answer UNIMPLEMENTED and have no health."""
+_EMBEDDING: ServiceDescriptor = embedding_service_pb2.DESCRIPTOR.services_by_name["EmbeddingService"]
 
 _OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
@@ -69,6 +70,7 @@ class Servicers:
     router: RouterServicer
     feedback: FeedbackServicer
     admin: AdminServicer
+    embedding: EmbeddingServicer
 
 
 class GrpcServer:
@@ -109,8 +111,7 @@ class GrpcServer:
         main = listener(address)
         main.serve(_ROUTER, router_service_pb2_grpc.add_RouterServiceServicer_to_server, servicers.router)
         main.serve(_FEEDBACK, feedback_service_pb2_grpc.add_FeedbackServiceServicer_to_server, servicers.feedback)
-        for service in _UNSERVED:
-            main.announce(service)
+        main.serve(_EMBEDDING, embedding_service_pb2_grpc.add_EmbeddingServiceServicer_to_server, servicers.embedding)
         self._listeners = [main, listener(admin_address)] if admin_address else [main]
         self._listeners[-1].serve(_ADMIN, admin_service_pb2_grpc.add_AdminServiceServicer_to_server, servicers.admin)
         for one in self._listeners:
@@ -133,14 +134,17 @@ class GrpcServer:
             await one.start()
         return self.ports[0]
 
-    async def drain(self, grace_seconds: float) -> None:
+    async def drain(self, grace_seconds: float, *, notice_seconds: float = 0.0) -> None:
         """Reports NOT_SERVING, refuses new calls, lets running ones end within the grace period, then cancels.
 
-        It goes on listening meanwhile, so that callers read why they are refused and health checks get an answer.
+        It goes on listening meanwhile, so that callers read why they are refused and health checks get an answer. New
+        calls are still taken for `notice_seconds`, within which a load balancer learns to send none.
         """
-        self._boundary.drain()
         for one in self._listeners:
             await one.health.enter_graceful_shutdown()
+        if notice_seconds:
+            await asyncio.sleep(notice_seconds)
+        self._boundary.drain()
         with suppress(TimeoutError):
             async with asyncio.timeout(grace_seconds):
                 await self._boundary.idle()
@@ -164,23 +168,17 @@ class _Listener:
         self._address = address
         self._guarded = guarded
         self._served: list[str] = []
-        self._announced: list[str] = []
 
     def serve(self, service: ServiceDescriptor, add: Callable[[Any, Any], None], servicer: object) -> None:
         """Offers a service; `add` is the generated function for it."""
         add(servicer, self._guarded)
         self._served.append(service.full_name)
 
-    def announce(self, service: ServiceDescriptor) -> None:
-        """Names a service of the contract that is not offered."""
-        self._guarded.add_generic_rpc_handlers((_unserved(service),))
-        self._announced.append(service.full_name)
-
     def complete(self, offer_reflection: bool) -> None:
         """Adds what every address has."""
         health_pb2_grpc.add_HealthServicer_to_server(self.health, self._guarded)
         if offer_reflection:
-            names = (*self._served, *self._announced, health.SERVICE_NAME, reflection.SERVICE_NAME)
+            names = (*self._served, health.SERVICE_NAME, reflection.SERVICE_NAME)
             reflector = reflection.aio.ReflectionServicer(names)
             reflection_pb2_grpc.add_ServerReflectionServicer_to_server(reflector, self._guarded)  # type: ignore[no-untyped-call]
 
@@ -209,11 +207,3 @@ def _timers(keepalive_seconds: float, handshake_seconds: float) -> Sequence[tupl
         ("grpc.http2.ping_timeout_ms", int(keepalive_seconds * 500)),
         ("grpc.server_handshake_timeout_ms", int(handshake_seconds * 1_000)),
     )
-
-
-def _unserved(service: ServiceDescriptor) -> Any:
-    async def refuse(request: bytes, context: object) -> bytes:
-        raise NotImplementedError
-
-    handlers: dict[str, Any] = {method.name: grpc.unary_unary_rpc_method_handler(refuse) for method in service.methods}
-    return grpc.method_handlers_generic_handler(service.full_name, handlers)

@@ -21,6 +21,7 @@ from pointsman_server.simulator.delivery import Delivery, streamed, whole
 from pointsman_server.simulator.dialects.anthropic import AnthropicMessages
 from pointsman_server.simulator.dialects.cohere import Cohere
 from pointsman_server.simulator.dialects.dialect import Envelope, ErrorWords, Failure, Frame, WireDialect
+from pointsman_server.simulator.dialects.embeddings import CohereEmbeddings, GeminiEmbeddings, OpenAIEmbeddings
 from pointsman_server.simulator.dialects.gemini import Gemini
 from pointsman_server.simulator.dialects.openai_chat import OpenAIChat
 from pointsman_server.simulator.dialects.openai_responses import OpenAIResponses
@@ -30,6 +31,7 @@ from pointsman_server.simulator.sending import Pace, send
 MAX_REQUEST_BYTES = 64_000_000
 _GENERATE = "generateContent"
 _STREAM_GENERATE = "streamGenerateContent"
+_EMBED = "batchEmbedContents"
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -85,9 +87,11 @@ def build_app(script: Script | None = None) -> web.Application:
     app.router.add_post("/v1/chat/completions", _serve_at(OpenAIChat()))
     app.router.add_post("/v1/responses", _serve_at(OpenAIResponses()))
     app.router.add_post("/v2/chat", _serve_at(Cohere()))
-    gemini = Gemini()
+    app.router.add_post("/v1/embeddings", _serve_at(OpenAIEmbeddings()))
+    app.router.add_post("/v2/embed", _serve_at(CohereEmbeddings()))
+    gemini = _serve_gemini(Gemini(), GeminiEmbeddings())
     for version in ("v1beta", "v1"):
-        app.router.add_post(f"/{version}/models/{{target:[^/]+}}", _serve_gemini(gemini))
+        app.router.add_post(f"/{version}/models/{{target:[^/]+}}", gemini)
     return app
 
 
@@ -107,7 +111,7 @@ async def _list_models(request: web.Request) -> web.Response:
 
 
 async def _list_gemini_models(request: web.Request) -> web.Response:
-    methods = [_GENERATE]
+    methods = [_GENERATE, _EMBED]
     rows = [{"name": f"models/{name}", "supportedGenerationMethods": methods} for name in magic.MODEL_NAMES]
     return web.json_response({"models": rows})
 
@@ -119,9 +123,11 @@ def _serve_at(wire: WireDialect) -> _Handler:
     return handle
 
 
-def _serve_gemini(wire: WireDialect) -> _Handler:
+def _serve_gemini(wire: WireDialect, embeddings: WireDialect) -> _Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         model, _, method = request.match_info["target"].rpartition(":")
+        if method == _EMBED:
+            return await _serve(request, embeddings, _Target(model, stream=False))
         if method not in (_GENERATE, _STREAM_GENERATE):
             raise web.HTTPNotFound
         stream = method == _STREAM_GENERATE

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 
 from kit.catalog import deployment, provider, snapshot, user
+from kit.knowledge import load_with_knowledge
 from kit.upstream import HELLO, json_script, running_upstream
 from pointsman_server.adapters.providers.anthropic_messages import AnthropicMessages
 from pointsman_server.adapters.providers.cohere_chat import CohereChat
 from pointsman_server.adapters.providers.dialect import DialectAdapter
 from pointsman_server.adapters.providers.gemini_generate import GeminiGenerate
+from pointsman_server.adapters.providers.local_knowledge import LocalKnowledge
 from pointsman_server.adapters.providers.openai_chat import OpenAiChat
 from pointsman_server.adapters.providers.openai_responses import OpenAiResponses
 from pointsman_server.adapters.providers.wire import HttpWire
@@ -31,10 +33,17 @@ KEY = Secret("sk-planted", "env:K")
 
 
 def test_every_dialect_is_known() -> None:
-    assert set(CLASSES) == set(Dialect)
+    assert set(CLASSES) == set(Dialect) - {Dialect.LOCAL_KNOWLEDGE}
 
 
-@pytest.mark.parametrize("dialect", Dialect)
+async def test_a_knowledge_base_is_an_adapter_without_a_wire() -> None:
+    snapshot = load_with_knowledge().snapshot
+    adapter = build_adapters(snapshot, HttpWire())["house"]
+    assert isinstance(adapter, LocalKnowledge)
+    await adapter.close()
+
+
+@pytest.mark.parametrize("dialect", CLASSES)
 def test_each_dialect_has_its_adapter(dialect: Dialect) -> None:
     policy = snapshot(deployment("d", by={"dialect": dialect, "api_key": KEY}))
     adapter: Any = build_adapters(policy, HttpWire())["d-provider"]

@@ -8,18 +8,20 @@ from collections.abc import Callable
 import grpc
 import pytest
 
-from kit.client_backends import DECISION, Answers, Backend, Decides, Ends, Fails, Takes, answer, text
+from kit.client_backends import DECISION, Answers, Backend, Decides, Embeds, Ends, Fails, Takes, answer, text
 from kit.client_callers import Caller
 from pointsman.v1.answer_pb2 import (
     STREAM_FAILOVER_CONTINUE,
     STREAM_FAILOVER_RESTART,
+    Attempt,
     Delta,
     Failover,
     ToolCallDelta,
     Usage,
     Warning,
 )
-from pointsman.v1.completion_pb2 import TIER_ADVANCED, Reasoning
+from pointsman.v1.completion_pb2 import DATA_CLASS_INTERNAL, TIER_ADVANCED, Reasoning
+from pointsman.v1.embedding_service_pb2 import Embedding, EmbedResponse
 from pointsman.v1.router_service_pb2 import RouteResponse
 from pointsman_client import (
     AnswerInvalid,
@@ -136,6 +138,64 @@ class TestFeedback:
             await caller.record_feedback("r1", 1.5)
         with pytest.raises(TypeError, match="no option 'tier'"):
             await caller.record_feedback("r1", 1.0, tier="light")
+        assert backend.received == []
+
+
+class TestEmbed:
+    async def test_gives_the_vectors_in_order(self, backend: Backend, caller: Caller) -> None:
+        response = EmbedResponse(
+            request_id="e1",
+            embeddings=[Embedding(values=[1, 0]), Embedding(values=[0, 0.5])],
+            usage=Usage(input_tokens=2, cost_micro_usd=1),
+            attempts=[Attempt(model="tried-first"), Attempt(model="compass")],
+        )
+        backend.play(Embeds(response))
+        got = await caller.embed(["north", "east"])
+        assert [list(vector) for vector in got.vectors] == [[1, 0], [0, 0.5]]
+        assert (got.model, got.usage.cost_micro_usd, got.request_id) == ("compass", 1, "e1")
+        assert got.response == response
+
+    async def test_sends_the_texts_and_the_options(self, backend: Backend, caller: Caller) -> None:
+        backend.play(Embeds(EmbedResponse()), Embeds(EmbedResponse()))
+        options = {
+            "deployment": "in-house",
+            "dimensions": 64,
+            "data_class": "internal",
+            "labels": {"feature": "search"},
+        }
+        await caller.embed(["north", "east"], regions=["eu"], max_cost_micro_usd=9, request_id="e-1", **options)
+        got = await caller.embed("one text alone")
+        sent, alone = (call.request for call in backend.received)
+        assert (list(sent.inputs), sent.deployment, sent.dimensions) == (["north", "east"], "in-house", 64)
+        assert (sent.constraints.data_class, list(sent.constraints.regions)) == (DATA_CLASS_INTERNAL, ["eu"])
+        assert (sent.constraints.max_cost_micro_usd, dict(sent.labels)) == (9, {"feature": "search"})
+        assert sent.request_id == "e-1"
+        assert (list(alone.inputs), len(alone.request_id), got.model) == (["one text alone"], 36, "")
+
+    async def test_carries_what_every_call_carries(self, backend: Backend, connect: Callable[..., Caller]) -> None:
+        backend.play(Embeds(EmbedResponse()))
+        await connect(api_key="pm_secret").embed("x", timeout_seconds=5)
+        (call,) = backend.received
+        assert call.metadata["authorization"] == "Bearer pm_secret"
+        assert call.seconds == pytest.approx(5, abs=2)
+
+    async def test_is_repeated_only_when_it_was_not_started(self, backend: Backend, caller: Caller) -> None:
+        busy = Unavailable("busy", reason="OVERLOADED", retry_delay_seconds=0.01)
+        backend.play(Fails(busy, rpc="Embed"), Embeds(EmbedResponse(request_id="e1")))
+        assert (await caller.embed("x")).request_id == "e1"
+        first, second = (call.request.request_id for call in backend.received)
+        assert first == second
+        backend.play(Fails(Unavailable("failed", reason="ALL_ATTEMPTS_FAILED"), rpc="Embed"))
+        with pytest.raises(Unavailable, match="failed"):
+            await caller.embed("x")
+
+    async def test_refuses_what_cannot_be_sent(self, backend: Backend, caller: Caller) -> None:
+        with pytest.raises(TypeError, match="the texts must be str, not int"):
+            await caller.embed(["x", 7])
+        with pytest.raises(TypeError, match="no option 'tier'"):
+            await caller.embed("x", tier="light")
+        with pytest.raises(TypeError, match="option 'regions' cannot be this str"):
+            await caller.embed("x", regions="eu")
         assert backend.received == []
 
 

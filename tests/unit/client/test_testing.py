@@ -164,6 +164,20 @@ async def test_every_rpc_of_the_contract_can_be_scripted(router: InMemoryRouter)
     assert [call.rpc for call in router.calls] == ["Embed", "RecordFeedback", "GetStatus"]
 
 
+def test_vectors_can_be_scripted(router: InMemoryRouter) -> None:
+    client = FakeClient(router)
+    router.embed_with(lambda text: [float(len(text)), 0.0])
+    router.embed([1, 0], [0, 1])
+    scripted = client.embed(["north", "east"], request_id="e1")
+    assert [list(vector) for vector in scripted.vectors] == [[1, 0], [0, 1]]
+    assert (scripted.request_id, scripted.model) == ("e1", "in-memory")
+    assert [list(vector) for vector in client.embed("south").vectors] == [[5, 0]]
+    assert router.embedded == ["north", "east", "south"]
+    router.embed([1, 0])
+    with pytest.raises(AssertionError, match="1 vectors are scripted for 2 texts"):
+        client.embed(["north", "east"])
+
+
 def test_another_rpc_may_fail(router: InMemoryRouter) -> None:
     router.fail(PointsmanError("no", code=grpc.StatusCode.UNIMPLEMENTED, reason=""), on="Embed")
     with pytest.raises(grpc.RpcError) as raised:

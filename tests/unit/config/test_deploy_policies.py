@@ -47,9 +47,9 @@ def test_demo_needs_no_key_and_asks_no_model(demo: Snapshot) -> None:
 
 
 def test_demo_has_something_to_decide(demo: Snapshot) -> None:
-    deployments = list(demo.deployments.values())
+    deployments = list(demo.answering.values())
     models = [deployment.model for deployment in deployments]
-    assert {deployment.provider.dialect for deployment in deployments} == set(Dialect)
+    assert {deployment.provider.dialect for deployment in deployments} == set(Dialect) - {Dialect.LOCAL_KNOWLEDGE}
     assert {model.tier for model in models} == set(Tier)
     assert len({model.price.steps for model in models}) == len(models)
     assert len({model.context_window_tokens for model in models}) >= 5
@@ -63,6 +63,14 @@ def test_demo_has_something_to_decide(demo: Snapshot) -> None:
 
 def test_demo_asks_for_behaviours_that_the_simulator_has(demo: Snapshot) -> None:
     assert {deployment.model_name for deployment in demo.deployments.values()} <= set(MODEL_NAMES)
+
+
+def test_both_make_vectors_with_a_model_that_is_named(demo: Snapshot, default: Snapshot) -> None:
+    for snapshot in (demo, default):
+        making = {one.model.id for one in snapshot.deployments.values() if one.model.embedding is not None}
+        assert snapshot.embedding_model in making
+    places = [one for one in demo.deployments.values() if one.model.id == demo.embedding_model]
+    assert len({one.provider.dialect for one in places}) == len(places) == 2
 
 
 def test_default_uses_every_vendor(default: Snapshot) -> None:
@@ -93,7 +101,7 @@ def test_default_windows_are_those_of_the_price_list(default: Snapshot) -> None:
         if listed and listed.context_window:
             assert deployment.model.context_window_tokens == listed.context_window, deployment.id
             compared += 1
-    assert compared == 9
+    assert compared == 11
 
 
 def test_default_prices_follow_the_models_that_are_called(default: Snapshot) -> None:

@@ -12,6 +12,9 @@ import pytest
 
 from kit.catalog import circumstances, judged
 from pointsman_server.config import (
+    caching,
+    alerts,
+    context,
     deployments,
     models,
     policy_file,
@@ -20,17 +23,20 @@ from pointsman_server.config import (
     resilience,
     routes,
     routing,
+    safety,
+    templates,
     tenants,
 )
 from pointsman_server.config.policy_file import LoadedPolicy
 from pointsman_server.config.problems import PolicyError
 from pointsman_server.decision.engine import decide
+from pointsman_server.domain.cache import CachePolicy
 from pointsman_server.domain.caller import Role
 from pointsman_server.domain.catalog import Dialect, FreshFacts
 from pointsman_server.domain.governance import Governance, Period, RateLimit, WhenCountersFail
 from pointsman_server.domain.plan import ExclusionReason, RoutePlan, TaskType
 from pointsman_server.domain.reply import Usage
-from pointsman_server.domain.request import Capability, DataClass, Tier
+from pointsman_server.domain.request import CacheMode, Capability, DataClass, Tier
 from pointsman_server.domain.resilience import Resilience
 
 Compile = Callable[..., LoadedPolicy]
@@ -39,6 +45,7 @@ SECTIONS = {
     "The file": policy_file.POLICY_KEYS,
     "providers.ID": providers.PROVIDER_KEYS,
     "models.ID": models.MODEL_KEYS,
+    "models.ID of kind embedding": models.EMBEDDING_MODEL_KEYS,
     "models.ID.price as a reference": prices.PRICE_REF_KEYS,
     "models.ID.price written out": prices.PRICE_KEYS,
     "models.ID.price written out, above": prices.ABOVE_KEYS,
@@ -52,11 +59,23 @@ SECTIONS = {
     "resilience.breaker": resilience.BREAKER_KEYS,
     "resilience.hedging": resilience.HEDGING_KEYS,
     "resilience.load": resilience.LOAD_KEYS,
+    "context": context.CONTEXT_KEYS,
+    "safety": safety.SAFETY_KEYS,
+    "safety.sensitive_data": safety.SENSITIVE_KEYS,
+    "safety.injection": safety.INJECTION_KEYS,
+    "cache": caching.CACHE_KEYS,
+    "cache.tenants.ID": caching.TENANT_CACHE_KEYS,
     "tenants.ID": tenants.TENANT_KEYS,
     "tenants.ID.end_users": tenants.LIMIT_KEYS,
     "tenants.ID.budgets": tenants.BUDGET_KEYS,
     "identities.NAME": tenants.IDENTITY_KEYS,
     "peers": tenants.LIMIT_KEYS,
+    "alerts": alerts.ALERT_KEYS,
+    "alerts.webhook": alerts.WEBHOOK_KEYS,
+    "templates.NAME": templates.TEMPLATE_KEYS,
+    "templates.NAME.versions.N": templates.VERSION_KEYS,
+    "templates.NAME.versions.N.variables.NAME": templates.VARIABLE_KEYS,
+    "templates.NAME.versions.N.generation": templates.GENERATION_KEYS,
     "routing": routing.ROUTING_KEYS,
     "routing.rules": routing.RULE_KEYS,
     "routing.rules, when": routing.CONDITION_KEYS,
@@ -133,6 +152,15 @@ def test_documented_defaults_of_resilience_are_true() -> None:
                 assert default == f"`{getattr(getattr(defaults, name), key):g}`", key
     assert defaults.hedging.quantile is None
     assert defaults.load.critical_labels == ()
+
+
+def test_documented_defaults_of_the_cache_are_true() -> None:
+    usual = CachePolicy()
+    for key, default in rows("cache").items():
+        if key != "tenants":
+            value = getattr(usual, key)
+            shown = value.value if isinstance(value, CacheMode) else str(value).lower().removesuffix(".0")
+            assert default == f"`{shown}`", key
 
 
 def test_example_of_rules_does_what_the_text_says(compile_text: Compile) -> None:

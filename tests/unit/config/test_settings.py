@@ -17,7 +17,7 @@ def test_defaults() -> None:
     assert settings.log_level is LogLevel.INFO
     assert settings.reflection is True
     assert settings.max_concurrent_calls == 256
-    assert settings.drain_grace_seconds == 30
+    assert (settings.drain_notice_seconds, settings.drain_grace_seconds) == (0, 30)
     assert (settings.unary_timeout_seconds, settings.stream_timeout_seconds) == (60, 300)
     assert settings.reader_idle_seconds == 30
     assert (settings.admin_address, settings.authentication, settings.has_tls) == (None, None, False)
@@ -41,6 +41,7 @@ def test_every_variable_is_read() -> None:
             "POINTSMAN_LOG_LEVEL": "debug",
             "POINTSMAN_REFLECTION": "off",
             "POINTSMAN_MAX_CONCURRENT_CALLS": "10",
+            "POINTSMAN_DRAIN_NOTICE_SECONDS": "3",
             "POINTSMAN_DRAIN_GRACE_SECONDS": "0",
             "POINTSMAN_UNARY_TIMEOUT_SECONDS": "2.5",
             "POINTSMAN_STREAM_TIMEOUT_SECONDS": "900",
@@ -68,6 +69,7 @@ def test_every_variable_is_read() -> None:
     assert settings.redis_url.startswith("redis://")
     assert (settings.log_level, settings.reflection) == (LogLevel.DEBUG, False)
     assert (settings.max_concurrent_calls, settings.drain_grace_seconds) == (10, 0)
+    assert settings.drain_notice_seconds == 3
     assert (settings.unary_timeout_seconds, settings.stream_timeout_seconds) == (2.5, 900)
     assert settings.reader_idle_seconds == 0.5
     assert "PLANTED" not in repr(settings)

@@ -264,7 +264,7 @@ def test_the_first_rule_that_speaks_gives_the_reason() -> None:
 
 def test_rules_that_can_say_nothing_are_not_asked() -> None:
     bare = needs_of(circumstances(), snapshot(deployment("one")))
-    assert len(rules_for(bare)) == 2  # the window and the provider's key can always be wrong
+    assert len(rules_for(bare)) == 3  # the model's kind, the window and the provider's key can always be wrong
     assert reject(rules_for(bare), bare, deployment("one")) is None
 
 

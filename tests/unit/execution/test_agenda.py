@@ -12,6 +12,7 @@ import pytest
 from kit.catalog import call, deployment, plan, request, snapshot
 from kit.clock import LoopClock, in_virtual_time
 from kit.dispatching import Dispatched, dispatch, doorkeepers
+from kit.money import Money
 from kit.scripted import CharacterCounter, ScriptedAdapter, Step, Wait, answers
 from kit.stage import Stage
 from kit.watching import SeenTelemetry
@@ -165,7 +166,7 @@ async def ask(
     one_call = call(snapshot(one), **{"deadline": 60.0, **changes})
     watch = SeenTelemetry().call(one_call, Operation.COMPLETE)
     try:
-        async for _ in dispatcher.run(one_call, plan([one]), record, watch, stream=False):
+        async for _ in dispatcher.run(one_call, plan([one]), record, watch, Money().cover, stream=False):
             pass
     except (AttemptsFailed, AnswerInvalid) as error:
         return error
@@ -228,7 +229,7 @@ class TestAfterThePause:
             dispatcher = Dispatcher(adapters, keepers, SchemaAnswerChecker(), CharacterCounter(), clock)
             one_call = call(snapshot(*both), 60.0)
             watch = telemetry.call(one_call, Operation.COMPLETE)
-            async for _ in dispatcher.run(one_call, plan(both), record, watch, stream=False):
+            async for _ in dispatcher.run(one_call, plan(both), record, watch, Money().cover, stream=False):
                 pass
 
         in_virtual_time(go())

@@ -10,7 +10,19 @@ import pytest
 from kit.catalog import EVERYTHING, call, deployment, plan, snapshot
 from kit.clock import LoopClock, in_virtual_time
 from kit.dispatching import Dispatched, dispatch, doorkeepers
-from kit.scripted import END, PING, CharacterCounter, Hang, ScriptedAdapter, Step, Wait, answers, says, used
+from kit.money import Money
+from kit.scripted import (
+    END,
+    PING,
+    CharacterCounter,
+    Hang,
+    ScriptedAdapter,
+    Step,
+    Wait,
+    answers,
+    says,
+    used,
+)
 from kit.watching import SeenCall, SeenTelemetry
 from pointsman_server.adapters.answer_checker import SchemaAnswerChecker
 from pointsman_server.domain.call import AttemptOutcome, Call, FailedOver, FailoverMode, Relay
@@ -289,7 +301,9 @@ class TestLeaving:
             one_call, watch, dispatcher = leaving(one, adapter)
 
             async def consume() -> None:
-                async with aclosing(dispatcher.run(one_call, plan([one]), record, watch, stream=True)) as events:
+                async with aclosing(
+                    dispatcher.run(one_call, plan([one]), record, watch, Money().cover, stream=True)
+                ) as events:
                     async for _ in events:
                         pass
 
@@ -321,7 +335,9 @@ class TestLeaving:
         async def go() -> None:
             one = deployment("a")
             one_call, watch, dispatcher = leaving(one, adapter)
-            async with aclosing(dispatcher.run(one_call, plan([one]), record, watch, stream=True)) as events:
+            async with aclosing(
+                dispatcher.run(one_call, plan([one]), record, watch, Money().cover, stream=True)
+            ) as events:
                 await anext(events)
             assert adapter.open_exchanges == 0
 

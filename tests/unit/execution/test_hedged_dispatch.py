@@ -11,6 +11,7 @@ import pytest
 from kit.catalog import call, deployment, plan, snapshot
 from kit.clock import LoopClock, in_virtual_time
 from kit.dispatching import doorkeepers
+from kit.money import Money
 from kit.scripted import CharacterCounter, Hang, ScriptedAdapter, Step, Wait, answers, says
 from kit.watching import SeenCall, SeenTelemetry
 from pointsman_server.adapters.answer_checker import SchemaAnswerChecker
@@ -61,8 +62,12 @@ def race(
     observed: int = 50,
     calls: int = 1,
     deadline: float = 1e6,
+    money_micro_usd: int | None = None,
 ) -> Raced:
-    """Asks deployments d0, d1, … of which the first is known to begin within half a second."""
+    """Asks deployments d0, d1, … of which the first is known to begin within half a second.
+
+    Each attempt costs at most 100 micro-USD.
+    """
     done = Raced([ScriptedAdapter(script) for script in scripts])
 
     async def go() -> None:
@@ -81,7 +86,9 @@ def race(
             done.record, done.events = DispatchRecord(), []
             one_call = call(policy, deadline)
             watch = done.telemetry.call(one_call, Operation.STREAM_COMPLETE)
-            running = dispatcher.run(one_call, plan(deployments), done.record, watch, stream=stream)
+            running = dispatcher.run(
+                one_call, plan(deployments), done.record, watch, Money(money_micro_usd).cover, stream=stream
+            )
             try:
                 async with aclosing(running) as events:
                     async for event in events:
@@ -123,6 +130,12 @@ def test_one_that_speaks_in_its_usual_time_stays_alone() -> None:
 def test_what_the_loser_had_reported_is_accounted() -> None:
     raced = race((Wait(5.0), *answers("A")), (Wait(0.2), *answers("B")))
     assert raced.record.cost_micro_usd == sum(one.cost_micro_usd for one in raced.record.attempts) == 100 + 100
+
+
+def test_company_that_there_is_no_money_for_is_not_asked() -> None:
+    raced = race((Wait(5.0), *answers("A")), (Wait(0.2), *answers("B")), money_micro_usd=199)
+    assert (raced.text, calls_of(raced), raced.telemetry.hedges) == ("A", [1, 0], [False])
+    assert race((Wait(5.0), *answers("A")), (Wait(0.2), *answers("B")), money_micro_usd=200).text == "B"
 
 
 def test_when_the_first_fails_the_hedge_goes_on() -> None:
@@ -190,7 +203,7 @@ def test_a_reader_who_leaves_during_the_race_ends_both() -> None:
         dispatcher = Dispatcher(by_provider, keepers, SchemaAnswerChecker(), CharacterCounter(), clock)
         one_call = call(policy)
         watch: SeenCall = telemetry.call(one_call, Operation.STREAM_COMPLETE)
-        running = dispatcher.run(one_call, plan(deployments), record, watch, stream=True)
+        running = dispatcher.run(one_call, plan(deployments), record, watch, Money().cover, stream=True)
         async with aclosing(running) as events:
             await anext(events)
 

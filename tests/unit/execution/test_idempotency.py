@@ -16,6 +16,7 @@ from pointsman_server.bootstrap.identity import SystemClock
 from pointsman_server.domain.errors import AnswersUnavailable, DeadlineExceeded, RequestIdReused, Step
 from pointsman_server.execution import idempotency as module
 from pointsman_server.execution.idempotency import KEPT_SECONDS, MOST_BYTES, CallName, Holding, Idempotency
+from pointsman_server.execution.sealing import Seal
 
 DUPLICATES = 50
 NAME = CallName("acme", "n")
@@ -202,6 +203,25 @@ class TestLargeAnswers:
             assert await ask(mine, Upstream()) == largest
 
 
+class TestAtRest:
+    async def test_no_word_of_an_answer_can_be_read(self, database: Database) -> None:
+        async with replica(database) as mine:
+            assert await ask(mine, Upstream()) == b"answer 1"
+            assert await ask(mine, Upstream()) == b"answer 1"
+        async with database.read() as connection:
+            (row,) = (await connection.execute(select(idempotent_calls))).all()
+        assert b"answer" not in b"".join(value for value in row if isinstance(value, bytes))
+        assert DIGEST not in row
+
+    async def test_what_was_not_sealed_for_this_question_is_refused(self, database: Database) -> None:
+        store = SqlAnswers(database, SystemClock())
+        await store.claim(Holding(NAME, "me"), Seal.of(DIGEST).digest, 15.0)
+        await store.keep(Holding(NAME, "me"), b"in plain words", KEPT_SECONDS)
+        async with replica(database) as mine:
+            with pytest.raises(RequestIdReused, match="cannot be read any more"):
+                await ask(mine, Upstream())
+
+
 class TestLeases:
     async def test_a_claim_whose_process_was_killed_runs_out(self, database: Database, database_url: str) -> None:
         caller = await start_caller(database_url, "n", lease_seconds=1.0, call_seconds=60)
@@ -246,9 +266,9 @@ class TestLeases:
         monkeypatch.setattr(module, "CLEANING_SECONDS", 0.0)
         async with replica(database) as mine:
             await ask(mine, Upstream(), "old")
+            assert await rows(database) == 1
             await age(database, KEPT_SECONDS)
             await ask(mine, Upstream(), "new")
-            assert await rows(database) == 2
         async with replica(database, lease_seconds=0.05) as mine:
             for _ in range(100):
                 if await rows(database) == 1:

@@ -12,6 +12,7 @@ import pytest
 from kit.catalog import call, deployment, judged, price, request, snapshot
 from kit.clock import CountingIds, LoopClock, in_virtual_time
 from kit.dispatching import doorkeepers
+from kit.guards import guards
 from kit.remembering import Remembered
 from kit.scripted import END, CharacterCounter, Hang, ScriptedAdapter, Step, Wait, answers, says, used
 from kit.watching import SeenTelemetry
@@ -112,6 +113,7 @@ class House:
             lambda asked: self.complexity,
             self.remembered.memory,
             governing,
+            guards(self.telemetry),
             self.ledger,
             self.telemetry,
             self.counter,

@@ -16,14 +16,16 @@ from pointsman_server.decision.tokens import (
     FRAMING_TOKENS_PER_REQUEST,
     MOST_IMAGE_TOKENS,
     TYPICAL_IMAGE_TOKENS,
+    core_of,
     estimate_tokens,
     measure,
     tokens_for,
 )
 from pointsman_server.domain.call import Call
 from pointsman_server.domain.catalog import Deployment, RoutingRule, RuleCondition
+from pointsman_server.domain.context import ContextPolicy, Trim
 from pointsman_server.domain.message import ImagePart, Message, Role, TextPart
-from pointsman_server.domain.request import GenerationConfig, RoutingConstraints
+from pointsman_server.domain.request import CompletionRequest, Document, GenerationConfig, RoutingConstraints
 from pointsman_server.domain.tokenizer import CORRECTIONS, Tokenizer
 from pointsman_server.execution.prepare import ON_LOOP_BYTES, SAMPLE_MARGIN, count_exactly, count_input, get_ready
 
@@ -163,6 +165,60 @@ class TestCost:
         constraints = RoutingConstraints(max_cost_micro_usd=LONG_CHARS // 2)
         one = one_call("x" * LONG_CHARS, (10 * LONG_CHARS,), constraints=constraints)
         assert (await count_input(one, CharacterCounter())).exact
+
+
+class TestWhatMayBeLeftOut:
+    DOCUMENT = Document("a", "y" * 1_000)
+    ROOMY = 10_000
+
+    def asked(self, window: int, trim: Trim = Trim.ALL, text: str = "x" * 500, **changes: Any) -> Call:
+        history = (user("z" * 300), Message(Role.ASSISTANT, (TextPart("z" * 200),)))
+        fields = {"messages": (*history, user(text)), "documents": (self.DOCUMENT,), **changes}
+        return call(snapshot(with_window(window), context=ContextPolicy(trim)), request=CompletionRequest(**fields))
+
+    async def test_a_count_tells_the_parts(self) -> None:
+        tokens = await count_input(self.asked(1_000), CharacterCounter())
+        assert tokens.exact
+        assert tokens.history_tokens == 500 + 2 * FRAMING_TOKENS_PER_MESSAGE
+        assert tokens.document_tokens > 1_000 + FRAMING_TOKENS_PER_MESSAGE
+        assert core_of(tokens).tokens == 500 + FRAMING
+        assert core_of(tokens).upper_bound >= 500 + FRAMING
+
+    @pytest.mark.parametrize(
+        ("trim", "documents", "history"),
+        [(Trim.ALL, True, True), (Trim.DOCUMENTS, True, False), (Trim.NEVER, False, False)],
+    )
+    async def test_the_policy_says_what_they_are(self, trim: Trim, documents: bool, history: bool) -> None:
+        tokens = await count_input(self.asked(1_000, trim), CharacterCounter())
+        assert (bool(tokens.document_tokens), bool(tokens.history_tokens)) == (documents, history)
+        assert tokens.tokens == (await count_input(self.asked(1_000), CharacterCounter())).tokens
+
+    async def test_without_documents_history_is_what_may_go(self) -> None:
+        tokens = await count_input(self.asked(700, documents=()), CharacterCounter())
+        assert (tokens.document_tokens, tokens.history_tokens) == (0, 508)
+
+    @pytest.mark.parametrize(("window", "counts"), [(ROOMY, False), (2_400, True), (FRAMING + 3, False), (400, True)])
+    async def test_windows_are_compared_with_all_and_with_what_may_not_go(self, window: int, counts: bool) -> None:
+        tokens = await count_input(self.asked(window), CharacterCounter())
+        assert tokens.exact is counts
+        assert tokens.document_tokens > 0
+        assert tokens.history_tokens > 0
+
+    @pytest.mark.parametrize(("window", "counts"), [(100_000, False), (LONG_CHARS, True), (2 * LONG_CHARS, False)])
+    async def test_long_documents_are_sampled_where_that_is_clear(self, window: int, counts: bool) -> None:
+        long = Document("a", "é" * LONG_CHARS)
+        tokens = await count_input(self.asked(window, documents=(long,)), CharacterCounter())
+        assert tokens.exact is counts
+        assert tokens.document_tokens == pytest.approx(LONG_CHARS, rel=0.05)
+        assert tokens.history_tokens == pytest.approx(508, abs=20)
+
+    async def test_a_long_history_is_sampled_too(self) -> None:
+        history = user("é" * LONG_CHARS), Message(Role.ASSISTANT, (TextPart("z" * 200),))
+        one = self.asked(LONG_CHARS // 4, messages=(*history, user("x" * 500)), documents=())
+        tokens = await count_input(one, CharacterCounter())
+        assert not tokens.exact
+        assert tokens.history_tokens == pytest.approx(LONG_CHARS, rel=0.02)
+        assert tokens.document_tokens == 0
 
 
 class TestCounting:

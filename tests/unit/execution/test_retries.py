@@ -11,6 +11,7 @@ import pytest
 from kit.catalog import call, deployment, plan, snapshot
 from kit.clock import LoopClock, in_virtual_time
 from kit.dispatching import Dispatched, dispatch, doorkeepers
+from kit.money import Money
 from kit.scripted import CharacterCounter, ScriptedAdapter, Step, Wait, answers
 from kit.watching import SeenTelemetry
 from pointsman_server.adapters.answer_checker import SchemaAnswerChecker
@@ -124,7 +125,9 @@ class TestBudget:
                 one_call = call(policy, 60.0)
                 watch = telemetry.call(one_call, Operation.COMPLETE)
                 try:
-                    async for _ in dispatcher.run(one_call, plan([one]), DispatchRecord(), watch, stream=False):
+                    async for _ in dispatcher.run(
+                        one_call, plan([one]), DispatchRecord(), watch, Money().cover, stream=False
+                    ):
                         pass
                 except RouterError as error:
                     errors.append(error)
@@ -154,7 +157,9 @@ class TestNobody:
                 one_call = call(snapshot(one), 60.0)
                 watch = telemetry.call(one_call, Operation.COMPLETE)
                 try:
-                    async for _ in dispatcher.run(one_call, plan([one]), DispatchRecord(), watch, stream=False):
+                    async for _ in dispatcher.run(
+                        one_call, plan([one]), DispatchRecord(), watch, Money().cover, stream=False
+                    ):
                         pass
                 except RouterError as error:
                     errors.append(error)
@@ -180,7 +185,9 @@ class TestNobody:
             one_call = call(policy, 60.0)
             watch = telemetry.call(one_call, Operation.COMPLETE)
             with pytest.raises(NobodyHealthy) as caught:
-                async for _ in dispatcher.run(one_call, plan([one]), DispatchRecord(), watch, stream=False):
+                async for _ in dispatcher.run(
+                    one_call, plan([one]), DispatchRecord(), watch, Money().cover, stream=False
+                ):
                     pass
             assert caught.value.retry_after_seconds == 30.0
 

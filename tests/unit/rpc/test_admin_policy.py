@@ -75,7 +75,7 @@ class TestApply:
         told = [(one.field, one.description) for one in error.details["BadRequest"].field_violations]
         assert sorted(told) == [
             ("yaml", "line 4: models.small.quality is 5. Write a number from 0 to 1."),
-            ("yaml", "line 4: models.small.size is not a known key: 'size'. Known: tier, context_window_tokens, "
+            ("yaml", "line 4: models.small.size is not a known key: 'size'. Known: kind, tier, context_window_tokens, "
              "max_output_tokens, capabilities, quality, price, tokenizer."),
         ]  # fmt: skip
         assert name_in(house.keeper.current) == "first"

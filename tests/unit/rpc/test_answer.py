@@ -69,7 +69,7 @@ PLAN = plan(
     applied_rules=("research", "thrifty"),
     quality_bias=0.75,
 )
-DECISION = Decision("dec_1", PLAN, 0.002)
+DECISION = Decision("dec_1", PLAN, 0.002, "greet@2")
 REPLY = Reply(
     parts=(TextPart("Hello", "sealed"),),
     finish_reason=FinishReason.STOP,
@@ -108,6 +108,7 @@ class TestDecision:
         told = decision_to_proto(DECISION)
         assert (told.decision_id, told.policy_version) == ("dec_1", "v7")
         assert (told.input_tokens, told.exact) == (123, True)
+        assert told.template == "greet@2"
         assert told.decision_latency.ToMilliseconds() == 2
         assert told.chosen == decision_pb2.ChosenDeployment(
             deployment="one", provider="one-provider", model="one-model", tier=completion_pb2.TIER_ADVANCED

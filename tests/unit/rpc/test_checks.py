@@ -13,9 +13,9 @@ from pointsman_server.domain.errors import FieldProblem
 from pointsman_server.rpc.checks import (
     check_conflicts,
     check_conversation,
+    check_documents,
     check_durations,
     check_generation,
-    unavailable_features,
 )
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"rows" + b"IEND\xaeB`\x82"
@@ -282,7 +282,16 @@ class TestDurations:
         assert told(check_durations(pb.CompletionSpec())) == []
 
 
-def test_what_is_not_offered_is_named() -> None:
-    spec = pb.CompletionSpec(template=pb.TemplateRef(name="t"), documents=[pb.Document(id="d", text="x")])
-    assert told(unavailable_features(spec)) == ["completion.template", "completion.documents"]
-    assert told(unavailable_features(pb.CompletionSpec())) == []
+def test_documents_have_ids_of_their_own() -> None:
+    texts = [pb.Document(id=name, text="x") for name in ("a", "b", "a", "a")]
+    assert told(check_documents(pb.CompletionSpec(documents=texts))) == [
+        "completion.documents[2].id",
+        "completion.documents[3].id",
+    ]
+    assert told(check_documents(pb.CompletionSpec(documents=texts[:2]))) == []
+
+
+def test_a_template_may_stand_for_messages() -> None:
+    assert told(check_conversation(pb.CompletionSpec(template=pb.TemplateRef(name="t")))) == []
+    instructions = [says(SYSTEM)]  # the template may be what asks
+    assert told(check_conversation(pb.CompletionSpec(template=pb.TemplateRef(name="t"), messages=instructions))) == []

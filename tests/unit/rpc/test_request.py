@@ -21,7 +21,7 @@ from pointsman.v1.router_service_pb2 import CompleteRequest, RouteRequest, Strea
 from pointsman_server.decision.engine import decide
 from pointsman_server.decision.facts import facts_of
 from pointsman_server.decision.tokens import estimate_tokens
-from pointsman_server.domain.errors import FeatureUnavailable, InvalidRequest, RouterError
+from pointsman_server.domain.errors import InvalidRequest, RouterError
 from pointsman_server.domain.facts import Circumstances
 from pointsman_server.domain.message import (
     ImagePart,
@@ -35,12 +35,16 @@ from pointsman_server.domain.message import (
     ToolResultPart,
 )
 from pointsman_server.domain.request import (
+    CacheControl,
+    CacheMode,
     Capability,
     CompletionRequest,
     DataClass,
+    Document,
     GenerationConfig,
     ReasoningEffort,
     RoutingConstraints,
+    TemplateRef,
     Tier,
     Tool,
     ToolChoice,
@@ -314,10 +318,30 @@ class TestRefusals:
         assert type(caught.value) is InvalidRequest
         assert not caught.value.conflicting
 
-    def test_then_what_is_not_offered(self) -> None:
-        with pytest.raises(FeatureUnavailable) as caught:
-            read(pb.CompletionSpec(template=pb.TemplateRef(name="t")))
-        assert [problem.field for problem in caught.value.problems] == ["completion.template"]
+    def test_a_template_stands_for_messages(self) -> None:
+        assert read(pb.CompletionSpec(template=pb.TemplateRef(name="t"))).messages == ()
+
+    def test_material_and_cache(self) -> None:
+        asked = read(
+            asks(
+                documents=[
+                    pb.Document(id="d", text="x", relevance=0.0, metadata={"k": "v"}),
+                    pb.Document(id="e", text="y"),
+                ],
+                template=pb.TemplateRef(name="t", version=2, variables=struct({"n": 1})),
+                cache=pb.CacheControl(mode=pb.CACHE_MODE_REFRESH, ttl=Duration(seconds=90), min_similarity=0.0),
+            )
+        )
+        assert asked.documents == (Document("d", "x", 0.0, {"k": "v"}), Document("e", "y"))
+        assert asked.template == TemplateRef("t", 2, {"n": 1})
+        assert asked.cache == CacheControl(CacheMode.REFRESH, 90.0, 0.0)
+        assert read(asks(cache=pb.CacheControl())).cache == read(asks()).cache == CacheControl()
+
+    def test_documents_have_ids_of_their_own(self) -> None:
+        twice = [pb.Document(id="d", text="x"), pb.Document(id="d", text="y")]
+        with pytest.raises(InvalidRequest) as caught:
+            read(asks(documents=twice))
+        assert [problem.field for problem in caught.value.problems] == ["completion.documents[1].id"]
 
     def test_then_what_does_not_fit_together(self) -> None:
         with pytest.raises(InvalidRequest) as caught:

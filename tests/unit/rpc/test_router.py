@@ -13,6 +13,7 @@ from kit.catalog import EVERYTHING, deployment, judged, price, snapshot
 from kit.clock import CountingIds, FakeClock
 from kit.dispatching import doorkeepers
 from kit.fresh_database import fresh_database_url
+from kit.guards import guards
 from kit.house import open_door
 from kit.remembering import Remembered
 from kit.running import RichError, router, spec
@@ -68,6 +69,7 @@ class House:
                 self.judge,
                 memory,
                 ungoverned(clock),
+                guards(telemetry),
                 MemoryLedger(),
                 telemetry,
                 counter,

@@ -10,7 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from kit.clock import CountingIds, FakeClock
-from kit.house import ANYBODY_IS_LOCAL, NO_ADMIN, NO_FEEDBACK, open_door
+from kit.house import ANYBODY_IS_LOCAL, NO_ADMIN, NO_EMBEDDING, NO_FEEDBACK, open_door
 from kit.running import RichError
 from pointsman.v1 import router_service_pb2_grpc
 from pointsman_server.rpc.boundary import Boundary
@@ -28,7 +28,8 @@ async def test_an_address_that_is_taken_is_told() -> None:
         other.listen()
         address = f"127.0.0.1:{other.getsockname()[1]}"
         boundary = Boundary(CountingIds(), FakeClock(), 1, ANYBODY_IS_LOCAL)
-        server = GrpcServer(Servicers(NOBODY, NO_FEEDBACK, NO_ADMIN), boundary, address=address, offer_reflection=False)
+        servicers = Servicers(NOBODY, NO_FEEDBACK, NO_ADMIN, NO_EMBEDDING)
+        server = GrpcServer(servicers, boundary, address=address, offer_reflection=False)
         with pytest.raises(OSError, match=f"cannot listen on {address}"):
             await server.start()
         await server.stop()
@@ -39,7 +40,7 @@ async def test_an_address_can_be_shared_by_those_who_agree_to_it() -> None:
         for shares in (True, False):
             boundary = Boundary(CountingIds(), FakeClock(), 1, ANYBODY_IS_LOCAL)
             other = GrpcServer(
-                Servicers(NOBODY, NO_FEEDBACK, NO_ADMIN),
+                Servicers(NOBODY, NO_FEEDBACK, NO_ADMIN, NO_EMBEDDING),
                 boundary,
                 address=f"127.0.0.1:{door.port}",
                 offer_reflection=False,
@@ -65,6 +66,18 @@ async def test_health_follows_the_servers_life() -> None:
         await asyncio.wait_for(draining, 5)
 
 
+async def test_during_its_notice_a_server_says_that_it_goes_down_and_takes_calls_all_the_same() -> None:
+    async with open_door(NOBODY) as door:
+        stub: Any = health_pb2_grpc.HealthStub(door.channel)
+        watch = stub.Watch(health_pb2.HealthCheckRequest())
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+        draining = asyncio.create_task(door.server.drain(10.0, notice_seconds=0.5))
+        assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        assert not door.boundary.draining
+        await asyncio.wait_for(draining, 5)
+        assert door.boundary.draining
+
+
 @pytest.mark.parametrize("offered", [True, False])
 async def test_reflection_is_offered_or_not(offered: bool) -> None:
     async with open_door(NOBODY, reflection=offered) as door:
@@ -79,10 +92,10 @@ async def test_reflection_is_offered_or_not(offered: bool) -> None:
             assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
 
-async def test_a_service_that_is_not_served_says_so() -> None:
+async def test_a_method_that_is_not_served_says_so() -> None:
     async with open_door(NOBODY) as door:
         with pytest.raises(grpc.aio.AioRpcError) as caught:
-            await door.channel.unary_unary("/pointsman.v1.EmbeddingService/Embed")(b"")
+            await door.channel.unary_unary("/pointsman.v1.AdminService/ListTraces")(b"")
         error = RichError(caught.value)
         assert (error.code, error.reason) == (grpc.StatusCode.UNIMPLEMENTED, "FEATURE_UNAVAILABLE")
         assert door.boundary.active_calls == 0

@@ -56,9 +56,6 @@ TABLE: dict[str, Row] = {
     "InvalidRequest, conflicting": Row(
         errors.InvalidRequest(PROBLEMS, conflicting=True), Code.INVALID_ARGUMENT, "CONFLICTING_FIELDS", ("BadRequest",)
     ),
-    "FeatureUnavailable": Row(
-        errors.FeatureUnavailable(PROBLEMS), Code.INVALID_ARGUMENT, "FEATURE_UNAVAILABLE", ("BadRequest",)
-    ),
     "ContextOverflow": Row(
         errors.ContextOverflow(9_000, 8_000), Code.INVALID_ARGUMENT, "CONTEXT_OVERFLOW", ("BadRequest",)
     ),

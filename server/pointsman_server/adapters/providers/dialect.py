@@ -6,7 +6,7 @@ that goes and who we are there (URL, authorisation, version headers). The wire c
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -94,7 +94,7 @@ class DialectAdapter:
             request, connect_seconds=connect_seconds, total_seconds=call.timeout_seconds
         ) as response:
             if response.status != 200:
-                raise await self._read_failure(response)
+                raise await fault_of(response, self._dialect.read_error)
             sealer = Sealer(call.deployment.provider.id)
             async for batch in read_answer(response, self._dialect):
                 yield sealer.seal(batch)
@@ -109,18 +109,22 @@ class DialectAdapter:
             # Nothing was sent, so another candidate may well be able to.
             raise ProviderFault(FaultKind.UNSUPPORTED, fault.detail) from fault
 
-    async def _read_failure(self, response: WireResponse) -> ProviderFault:
-        if 300 <= response.status < 400:
-            return ProviderFault(
-                FaultKind.MALFORMED_REPLY,
-                "the provider answered with a redirect, which is never followed",
-                status=response.status,
-            )
-        try:
-            body = await response.whole()
-        except ProviderFault:
-            body = b""
-        return self._dialect.read_error(response.status, response.headers, body)
+
+async def fault_of(
+    response: WireResponse, read_error: Callable[[int, Mapping[str, str], bytes], ProviderFault]
+) -> ProviderFault:
+    """What a response with another status than 200 means."""
+    if 300 <= response.status < 400:
+        return ProviderFault(
+            FaultKind.MALFORMED_REPLY,
+            "the provider answered with a redirect, which is never followed",
+            status=response.status,
+        )
+    try:
+        body = await response.whole()
+    except ProviderFault:
+        body = b""
+    return read_error(response.status, response.headers, body)
 
 
 async def read_answer(response: WireResponse, dialect: WireDialect) -> AsyncGenerator[Sequence[ReplyEvent], None]:

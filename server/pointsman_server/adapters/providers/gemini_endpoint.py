@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _SIMULATED_KEY = "simulated"
 _FIRST_PATH = "/models/any:generateContent"
+_EMBED_METHOD = "batchEmbedContents"
 _API_VERSION = re.compile(r"/(v\d+[a-z0-9]*)/?$")
 _TRANSPORT_HEADERS = frozenset({"host", "connection", "accept", "accept-encoding", "content-length"})
 """Headers that belong to the SDK's transport; ours sets its own."""
@@ -85,7 +86,9 @@ class GeminiEndpoint:
             "config": {"automatic_function_calling": {"disable": True}},
         }
         try:
-            if method.startswith("stream"):
+            if method == _EMBED_METHOD:
+                self._client.models.embed_content(model=model, contents="-")
+            elif method.startswith("stream"):
                 next(iter(self._client.models.generate_content_stream(**call)))
             else:
                 self._client.models.generate_content(**call)

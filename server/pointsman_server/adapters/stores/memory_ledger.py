@@ -11,8 +11,13 @@ from pointsman_server.domain.call import Attempt, Call
 class MemoryReservation:
     """Money set aside for one call."""
 
-    def __init__(self) -> None:
+    def __init__(self, worst_cost_micro_usd: int) -> None:
         self.settled_micro_usd: int | None = None
+        self.worst_cost_micro_usd = worst_cost_micro_usd
+
+    async def cover(self, cost_micro_usd: int) -> None:
+        """See `Reservation.cover`."""
+        self.worst_cost_micro_usd = max(self.worst_cost_micro_usd, cost_micro_usd)
 
     def settle(self, attempts: Sequence[Attempt], *, estimated: bool = False) -> None:
         """See `Reservation.settle`."""
@@ -31,11 +36,11 @@ class MemoryLedger:
     @asynccontextmanager
     async def reserve(self, call: Call, worst_cost_micro_usd: int) -> AsyncGenerator[MemoryReservation, None]:
         """See `Ledger.reserve`."""
-        reservation = MemoryReservation()
+        reservation = MemoryReservation(worst_cost_micro_usd)
         self.reserved_micro_usd += worst_cost_micro_usd
         try:
             yield reservation
         finally:
             self.reserved_micro_usd -= worst_cost_micro_usd
             settled = reservation.settled_micro_usd
-            self.booked_micro_usd += worst_cost_micro_usd if settled is None else settled
+            self.booked_micro_usd += reservation.worst_cost_micro_usd if settled is None else settled

@@ -92,6 +92,8 @@ class CallMetrics:
         for told, counted in zip(completion.attempts, self._ended, strict=False):
             if told is not counted and told.deployment is counted.deployment:
                 self._count_usage(told, counted)
+        if self._call.embedding is None:
+            self._count_cache(completion)
         self._end("succeeded")
 
     def failed(self, error: BaseException) -> None:
@@ -135,9 +137,25 @@ class CallMetrics:
         for kind, tokens, known in zip(_TOKEN_KINDS, _tokens(account), before, strict=True):
             if tokens > known:
                 instruments.tokens.add((*values, kind), tokens - known)
+        self._measure_context(account, known=before[0] > 0)
         cost_micro_usd = account.cost_micro_usd - (0 if counted is None else counted.cost_micro_usd)
         if cost_micro_usd > 0:
             instruments.cost_micro_usd.add(values, cost_micro_usd)
+
+    def _measure_context(self, account: Attempt, *, known: bool) -> None:
+        model, input_tokens = account.deployment.model, account.usage.input_tokens
+        if input_tokens and not known and model.embedding is None:
+            share = input_tokens / model.context_window_tokens
+            self._equipment.instruments.context_utilisation.record(
+                share, self._equipment.labels_of(account.deployment).attributes
+            )
+
+    def _count_cache(self, completion: Completion) -> None:
+        instruments = self._equipment.instruments
+        instruments.cache_lookups.add((completion.cache.value,))
+        if completion.saved_micro_usd:
+            values = self._equipment.labels_of(completion.answered_by.deployment).values
+            instruments.cache_saved_micro_usd.add(values, completion.saved_micro_usd)
 
     def _end(self, outcome: str) -> None:
         if self._fell_back:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from opentelemetry.metrics import Histogram, Meter
 
 from pointsman_server.adapters.telemetry.tally import Tally
+from pointsman_server.domain.cache import CacheOutcome
 from pointsman_server.domain.catalog import Deployment
 
 DECISION_BUCKETS_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1)
@@ -20,6 +21,9 @@ CALL_BUCKETS_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 
 LAG_BUCKETS_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 """An event loop is well below 5 ms and ill above 50."""
+
+UTILISATION_BUCKETS = (0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 1.0)
+"""Shares of a context window; what comes near to all of it had to be cut, or soon will have to be."""
 
 SHED_REASONS = ("calls", "queue", "deployment", "reader")
 FALLBACK_OUTCOMES = ("succeeded", "failed")
@@ -104,12 +108,37 @@ class Instruments:
         self.cost_micro_usd = Tally(
             meter, "pointsman_cost_micro_usd", "Cost of all attempts, in millionths of a US dollar.", _OF_DEPLOYMENT
         )
+        self.context_utilisation = _histogram(
+            meter,
+            "pointsman_context_utilisation",
+            "Input tokens of a call to a deployment as a share of its model's context window.",
+            UTILISATION_BUCKETS,
+        )
         self.shed = Tally(
             meter,
             "pointsman_shed",
             "Calls refused for load, by what was full.",
             ("reason",),
             [(reason,) for reason in SHED_REASONS],
+        )
+        self.guard_hits = Tally(
+            meter,
+            "pointsman_guard_hits",
+            "What the guards found in requests, by kind, and what was done; kind is failed where a guard failed.",
+            ("guard", "kind", "action"),
+        )
+        self.cache_lookups = Tally(
+            meter,
+            "pointsman_cache_lookups",
+            "Answered calls by what the cache did; bypass is where it was not asked.",
+            ("outcome",),
+            [(outcome.value,) for outcome in CacheOutcome],
+        )
+        self.cache_saved_micro_usd = Tally(
+            meter,
+            "pointsman_cache_saved_micro_usd",
+            "What answers from the cache had cost when they were made, in millionths of a US dollar.",
+            _OF_DEPLOYMENT,
         )
         self.budget_alerts = Tally(
             meter,
@@ -129,6 +158,6 @@ _RETRY = ("operation", "attempt")
 
 
 def _histogram(
-    meter: Meter, name: str, description: str, buckets_seconds: tuple[float, ...] = CALL_BUCKETS_SECONDS
+    meter: Meter, name: str, description: str, buckets: tuple[float, ...] = CALL_BUCKETS_SECONDS
 ) -> Histogram:
-    return meter.create_histogram(name, description=description, explicit_bucket_boundaries_advisory=buckets_seconds)
+    return meter.create_histogram(name, description=description, explicit_bucket_boundaries_advisory=buckets)

@@ -76,6 +76,10 @@ class Metrics:
         """See `Telemetry.shed`."""
         self.instruments.shed.add((reason,))
 
+    def guard_hit(self, guard: str, kind: str, action: str, count: int = 1) -> None:
+        """See `Telemetry.guard_hit`."""
+        self.instruments.guard_hits.add((guard, kind, action), count)
+
     def budget_used(self, alert: BudgetAlert) -> None:
         """A budget is used to 80 or 100 per cent; once for all processes."""
         self.instruments.budget_alerts.add((alert.key.tenant, alert.key.budget, str(alert.percent)))
@@ -92,6 +96,18 @@ class Metrics:
         """Whom to ask how many calls are being served and how many wait; to be called once."""
         self._gauge("pointsman_calls_in_flight", calls_in_flight, "Calls that are being served.")
         self._gauge("pointsman_queued_calls", queued_calls, "Calls that wait for their turn.")
+
+    def watch_cache(
+        self, *, answers: Callable[[], int], evicted: Callable[[], int], dropped: Callable[[], int]
+    ) -> None:
+        """Whom to ask about the cache of this process; to be called once."""
+        self._gauge("pointsman_cache_held_answers", answers, "Cached answers that the process holds in its memory.")
+        counters = {
+            "pointsman_cache_evicted": (evicted, "Cached answers removed because their tenants had too many."),
+            "pointsman_cache_dropped": (dropped, "Answers that could not be written to the cache's database."),
+        }
+        for name, (read, description) in counters.items():
+            self._meter.create_observable_counter(name, [_observer(read)], description=description)
 
     def watch_dropped(self, signal: str, dropped: Callable[[], int]) -> None:
         """Whom to ask how much of a signal ("traces", "logs", "metrics") was given up so far."""
@@ -118,7 +134,7 @@ class Metrics:
         return known[1]
 
     def _gauge(self, name: str, read: Callable[[], int], description: str) -> None:
-        self._meter.create_observable_gauge(name, [lambda _: [Observation(read())]], description=description)
+        self._meter.create_observable_gauge(name, [_observer(read)], description=description)
 
     def _observe_build(self, _: CallbackOptions) -> list[Observation]:
         return [Observation(1, {"version": self._version, "policy_version": self._snapshot().version})]
@@ -131,3 +147,7 @@ class Metrics:
 
     def _observe_dropped(self, _: CallbackOptions) -> list[Observation]:
         return [Observation(dropped(), {"signal": signal}) for signal, dropped in self._dropped.items()]
+
+
+def _observer(read: Callable[[], int]) -> Callable[[CallbackOptions], list[Observation]]:
+    return lambda _: [Observation(read())]

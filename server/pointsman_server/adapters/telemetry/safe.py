@@ -48,6 +48,11 @@ class SafeTelemetry:
         for part in self._parts:
             self.try_to(part.shed, reason)
 
+    def guard_hit(self, guard: str, kind: str, action: str, count: int = 1) -> None:
+        """See `Telemetry.guard_hit`."""
+        for part in self._parts:
+            self.try_to(part.guard_hit, guard, kind, action, count)
+
     def try_to(self, tell: Callable[_P, _T], /, *args: _P.args, **kwargs: _P.kwargs) -> _T | None:
         """What telling gives, None where it fails."""
         try:

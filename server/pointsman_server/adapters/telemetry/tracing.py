@@ -53,6 +53,9 @@ class Tracing:
     def shed(self, reason: str) -> None:
         """See `Telemetry.shed`."""
 
+    def guard_hit(self, guard: str, kind: str, action: str, count: int = 1) -> None:
+        """See `Telemetry.guard_hit`."""
+
 
 class CallSpan:
     """See `CallWatch`."""
@@ -66,7 +69,7 @@ class CallSpan:
             f"pointsman.{operation.value}",
             parent,
             attributes={
-                vocab.OPERATION_NAME: vocab.CHAT,
+                vocab.OPERATION_NAME: vocab.EMBEDDINGS if operation is Operation.EMBED else vocab.CHAT,
                 vocab.REQUEST_ID: call.request_id,
                 vocab.POLICY_VERSION: call.snapshot.version,
             },
@@ -92,7 +95,8 @@ class CallSpan:
             self._fell_back = True
         if not self._span.is_recording():
             return AttemptSpan(self, self._span)  # names the trace to the provider as well as one of its own
-        name, attributes = f"{vocab.CHAT} {deployment.model_name}", self._attributes_of_attempt(deployment, purpose)
+        attributes = self._attributes_of_attempt(deployment, purpose)
+        name = f"{vocab.operation_of(deployment)} {deployment.model_name}"
         return AttemptSpan(self, self._tracer.start_span(name, self._context, SpanKind.CLIENT, attributes))
 
     def first_content(self) -> None:
@@ -113,6 +117,7 @@ class CallSpan:
             | {
                 vocab.MODEL_SELECTED: deployment.model.id,
                 vocab.COST_MICRO_USD: completion.cost_micro_usd,
+                vocab.CACHE: completion.cache.value,
                 vocab.OUTCOME: AttemptOutcome.SUCCEEDED.value,
             }
         )
@@ -150,10 +155,13 @@ class CallSpan:
                 vocab.FALLBACK_OCCURRED: False,
                 vocab.DECISION_ID: decision.id,
                 vocab.DECISION_FOLLOWED: bool(self._call.decision_id),
-                vocab.TASK: plan.complexity.task.value,
-                vocab.TIER: plan.complexity.tier.name.lower(),
             }
         )
+        if self._operation is not Operation.EMBED:  # texts to be embedded ask nothing that could be judged
+            judged = plan.complexity
+            self._span.set_attributes({vocab.TASK: judged.task.value, vocab.TIER: judged.tier.name.lower()})
+        if decision.template:
+            self._span.set_attribute(vocab.TEMPLATE, decision.template)
         if self._call.decision_id:
             return  # it was made, and its span shown, in an earlier call
         ended_at_ns = time_ns()

@@ -25,6 +25,7 @@ CANDIDATES = "pointsman.decision.candidates"
 REJECTIONS = "pointsman.decision.rejections"
 TASK = "pointsman.task"
 TIER = "pointsman.tier"
+TEMPLATE = "pointsman.template"
 DEPLOYMENT = "pointsman.deployment"
 PROVIDER = "pointsman.provider"
 MODEL = "pointsman.model"
@@ -34,6 +35,7 @@ BECAUSE = "pointsman.attempt.because"
 OUTCOME = "pointsman.outcome"
 ATTEMPTS = "pointsman.attempts"
 COST_MICRO_USD = "pointsman.cost_micro_usd"
+CACHE = "pointsman.cache"
 
 SPAN_OF_DECISION = "pointsman.decide"
 ERROR = ERROR_TYPE
@@ -45,6 +47,7 @@ RESPONSE_MODEL = gen_ai.GEN_AI_RESPONSE_MODEL
 FINISH_REASONS = gen_ai.GEN_AI_RESPONSE_FINISH_REASONS
 TIME_TO_FIRST_CHUNK = gen_ai.GEN_AI_RESPONSE_TIME_TO_FIRST_CHUNK
 CHAT = gen_ai.GenAiOperationNameValues.CHAT.value
+EMBEDDINGS = gen_ai.GenAiOperationNameValues.EMBEDDINGS.value
 
 _PROVIDER_OF_DIALECT = {
     Dialect.ANTHROPIC_MESSAGES: gen_ai.GenAiProviderNameValues.ANTHROPIC.value,
@@ -58,12 +61,17 @@ _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,127}")
 Attributes = dict[str, AttributeValue]
 
 
+def operation_of(deployment: Deployment) -> str:
+    """What is asked of a deployment, in the conventions' word."""
+    return CHAT if deployment.model.embedding is None else EMBEDDINGS
+
+
 def of_deployment(deployment: Deployment) -> Attributes:
     """Where a call goes. The conventions name the vendor by the dialect, as instrumented SDKs do."""
-    provider = deployment.provider
+    provider, dialect = deployment.provider, deployment.provider.dialect
     return {
-        OPERATION_NAME: CHAT,
-        PROVIDER_NAME: provider.label if provider.simulated else _PROVIDER_OF_DIALECT[provider.dialect],
+        OPERATION_NAME: operation_of(deployment),
+        PROVIDER_NAME: provider.label if provider.simulated else _PROVIDER_OF_DIALECT.get(dialect, provider.label),
         REQUEST_MODEL: deployment.model_name,
         DEPLOYMENT: deployment.id,
         PROVIDER: provider.label,

@@ -334,3 +334,24 @@ def _labels(name: str, purpose: str, outcome: str, error: str = "") -> dict[str,
 
 def _named(version: str, policy: Snapshot) -> Snapshot:
     return replace(policy, version=version)
+
+
+class TestContextUtilisation:
+    NAME = "pointsman_context_utilisation"
+
+    def seen(self, metrics: Metrics) -> tuple[float, float]:
+        """How many there were, and what they come to together."""
+        found = scrape(metrics)
+        return sum(found.all(f"{self.NAME}_count").values()), sum(found.all(f"{self.NAME}_sum").values())
+
+    def test_every_input_is_measured_with_the_window(self, metrics: Metrics) -> None:
+        watch = begin(metrics)
+        watch.attempt(A, AttemptPurpose.FIRST).ended(attempt(A, usage=Usage(25_000, output_tokens=10)))
+        assert self.seen(metrics) == (1, 0.25)
+
+    def test_one_that_was_counted_by_us_is_measured_once(self, metrics: Metrics) -> None:
+        watch = begin(metrics)
+        watch.attempt(A, AttemptPurpose.FIRST).ended(attempt(A, usage=Usage()))
+        assert self.seen(metrics) == (0, 0)
+        watch.completed(completion(attempt(A, usage=Usage(50_000, output_tokens=10))))
+        assert self.seen(metrics) == (1, 0.5)

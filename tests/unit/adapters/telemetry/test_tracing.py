@@ -159,6 +159,11 @@ def test_route_ends_with_its_decision(traces: Traces) -> None:
     assert "error.type" not in told(traces.named("pointsman.route"))
 
 
+def test_a_template_is_told_by_its_name_and_version(traces: Traces) -> None:
+    traces.begin(Operation.ROUTE).decided(decision(A, template="greet@2"))
+    assert told(traces.named("pointsman.route"))["pointsman.template"] == "greet@2"
+
+
 def test_a_followed_decision_says_so_and_is_not_shown_twice(traces: Traces) -> None:
     watch = traces.begin(decision_id="dec_1")
     watch.decided(decision(A))

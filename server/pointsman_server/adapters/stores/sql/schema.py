@@ -229,3 +229,19 @@ idempotent_calls = Table(
     Column("answer", LargeBinary),
 )
 """Calls that were named by their callers; `answer` is empty while `owner` is still at it."""
+
+cache_entries = Table(
+    "cache_entries",
+    metadata,
+    Column("key", LargeBinary(32), primary_key=True),
+    Column("partition", LargeBinary(32), nullable=False, index=True),
+    Column("tenant", String(64), nullable=False),
+    Column("stored_at", Float, nullable=False),
+    Column("expires_at", Float, nullable=False, index=True),
+    Column("used_at", Float, nullable=False),
+    Column("vector", LargeBinary, nullable=False),
+    Column("traits_json", Text, nullable=False),
+    Column("answer_json", Text, nullable=False),
+    Index("ix_cache_entries_tenant", "tenant", "used_at"),
+)
+"""Answers for who asks the same again. Of what was asked there are hashes alone: no text can be read from them."""

@@ -1,0 +1,173 @@
+"""Trains the detector of prompt injections, and writes it as the data file that ships with the package.
+
+Run as part of `make train`, or as `python -m training.injection ROWS.jsonl OUT`. The same rows give the same file. A
+quarter of the rows is held out: neither the detector nor its threshold has seen them, and the record tells how it does
+on them. The threshold is fixed on the development part alone, where every row is judged by a detector of other rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from math import exp
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from training.injection_augment import augmented, own_rows
+from training.injection_model import (
+    Floats,
+    Judged,
+    best_logits,
+    exported,
+    inputs_of,
+    train_last,
+    train_weights,
+    without_last,
+)
+from training.injection_rows import Row, fold_of, parts, read_rows, where
+
+from pointsman_server.adapters.guards.injection import LastStep, LearnedInjectionDetector
+from pointsman_server.domain.injection import Source
+from pointsman_server.evaluation.injection import Judgement, Labelled, measure_injection
+
+FORMAT = 1
+FOLDS = 4
+BENIGN_FLAGGED = 0.005
+"""The part of benign development rows that the threshold lets be flagged; half of what is promised."""
+
+_SEED = 3
+_OWN_EVERY = 3
+"""One in so many own texts is there when the last step is trained: it is to weigh rows as others write them."""
+
+_FAMILIES_OF_SOURCES = ("garak", "PyRIT", "PurpleLlama", "BIPIA", "ASB", "NotInject", "WildGuard", "XSTest", "Self-Inst")
+
+
+def train(file: Path) -> dict[str, Any]:
+    """The content of the data file."""
+    development, held_out = parts(read_rows(file))
+    own = own_rows()
+    judged, judged_own = _judged_unseen(development, own)
+    together = Judged([*judged.rows, *judged_own.rows], [*judged.inputs, *judged_own.inputs])
+    unseen = _unseen_logits(judged, judged_own, Source.USER)
+    threshold = _threshold(judged.rows, unseen)
+    last = {source: _aligned(judged, judged_own, together, source, threshold) for source in Source}
+    weights, unit = train_weights([*development, *own, *augmented([*development, *own], _SEED)])
+    data = {"format": FORMAT, "threshold": round(_probability(threshold), 4), **exported(weights, unit, last)}
+    detector = LearnedInjectionDetector.load(data)
+    data["record"] = {
+        "trained_on": {file.name: hashlib.sha256(file.read_bytes()).hexdigest()},
+        "rows": {"development": len(development), "held_out": len(held_out), "own": len(own)},
+        "held_out_ids_sha256": digest_of(held_out),
+        "development": _figures(judged.rows, [_probability(one) for one in unseen], detector.threshold),
+        "held_out": _figures(
+            held_out, [detector.score(row.text, Source.USER) for row in held_out], detector.threshold
+        ),
+        "held_out_as_documents": _figures(
+            held_out, [detector.score(row.text, Source.DOCUMENT) for row in held_out], detector.threshold
+        ),
+        "left_out_sources": _left_out_sources(development, own, together, threshold),
+    }
+    return data
+
+
+def digest_of(rows: Sequence[Row]) -> str:
+    """Of the ids in order."""
+    return hashlib.sha256("\n".join(sorted(row.id for row in rows)).encode()).hexdigest()
+
+
+def _judged_unseen(development: Sequence[Row], own: Sequence[Row]) -> tuple[Judged, Judged]:
+    """Every row by weights that have not seen its group."""
+    found: dict[str, Floats] = {}
+    for number in range(FOLDS):
+        seen = where([*development, *own], lambda row, other=number: fold_of(row, FOLDS) != other)
+        detector = without_last(*train_weights([*seen, *augmented(seen, _SEED + number)]))
+        for row in where([*development, *own], lambda row, this=number: fold_of(row, FOLDS) == this):
+            found[row.id] = inputs_of(detector, row)
+        _say(f"fold {number + 1} of {FOLDS}")
+    kept = list(own[::_OWN_EVERY])
+    return Judged(development, [found[row.id] for row in development]), Judged(kept, [found[row.id] for row in kept])
+
+
+def _unseen_logits(judged: Judged, own: Judged, source: Source) -> Floats:
+    """Of the development rows, by last steps that have not seen them either."""
+    logits = np.zeros(len(judged.rows))
+    for number in range(FOLDS):
+        step = train_last(_part(judged, own, lambda row, other=number: fold_of(row, FOLDS) != other), source)
+        places = [place for place, row in enumerate(judged.rows) if fold_of(row, FOLDS) == number]
+        logits[places] = best_logits(step, [judged.inputs[place] for place in places])
+    return logits
+
+
+def _part(judged: Judged, own: Judged, keep: Callable[[Row], bool]) -> Judged:
+    pairs = [
+        pair for one in (judged, own) for pair in zip(one.rows, one.inputs, strict=True) if keep(pair[0])
+    ]
+    return Judged([row for row, _ in pairs], [inputs for _, inputs in pairs])
+
+
+def _threshold(rows: Sequence[Row], logits: Floats) -> float:
+    benign = np.sort([logit for row, logit in zip(rows, logits, strict=True) if not row.attack])[::-1]
+    place = int(len(benign) * BENIGN_FLAGGED)
+    return float(benign[place - 1] + benign[place]) / 2
+
+
+def _aligned(judged: Judged, own: Judged, together: Judged, source: Source, threshold: float) -> LastStep:
+    """Moved so that one threshold serves all sources."""
+    step = train_last(together, source)
+    if source.trusted:
+        return step
+    return step._replace(bias=step.bias + threshold - _threshold(judged.rows, _unseen_logits(judged, own, source)))
+
+
+def _left_out_sources(
+    development: Sequence[Row], own: Sequence[Row], judged: Judged, threshold: float
+) -> dict[str, Any]:
+    """What is found of a source when no row of it was there to learn from."""
+    found = {}
+    for family in _FAMILIES_OF_SOURCES:
+        left = where(development, lambda row, name=family: row.source.startswith(name))
+        seen = where(development, lambda row, name=family: not row.source.startswith(name))
+        detector = without_last(*train_weights([*seen, *own, *augmented([*seen, *own], _SEED)]))
+        step = train_last(_part(judged, Judged([], []), lambda row, name=family: not row.source.startswith(name)), Source.USER)
+        logits = best_logits(step, [inputs_of(detector, row) for row in left])
+        found[family] = {
+            label: {"rows": int(len(chosen)), "flagged": round(float((chosen >= threshold).mean()), 4)}
+            for label, attack in (("injection", True), ("benign", False))
+            if len(chosen := logits[[row.attack is attack for row in left]])
+        }
+        _say(f"without {family}: {found[family]}")
+    return found
+
+
+def _figures(rows: Sequence[Row], scores: Sequence[float], threshold: float) -> dict[str, Any]:
+    labelled = [Labelled(row.id, row.text, row.attack, row.kind, Source.USER) for row in rows]
+    report = measure_injection(labelled, [Judgement(score, score >= threshold) for score in scores], threshold)
+    _say(f"{report.rows} rows: AUC {report.auc}, found {report.true_positive_rate}, wrong {report.false_positive_rate}")
+    return {
+        "auc": _rounded(report.auc),
+        "true_positive_rate": _rounded(report.true_positive_rate),
+        "false_positive_rate": _rounded(report.false_positive_rate),
+        "kinds": {
+            f"{line.label} {line.kind}": {"rows": line.rows, "flagged": _rounded(line.share)} for line in report.kinds
+        },
+    }
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)
+
+
+def _probability(logit: float) -> float:
+    return 1.0 / (1.0 + exp(-logit))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    rows_file, out = sys.argv[1:]
+    Path(out).write_text(json.dumps(train(Path(rows_file)), separators=(",", ":")) + "\n", encoding="utf-8")

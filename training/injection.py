@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 from training.injection_augment import augmented, own_rows
+from training.injection_documents import documents
 from training.injection_model import (
     Floats,
     Judged,
@@ -48,7 +49,7 @@ _FAMILIES_OF_SOURCES = ("garak", "PyRIT", "PurpleLlama", "BIPIA", "ASB", "NotInj
 def train(file: Path) -> dict[str, Any]:
     """The content of the data file."""
     development, held_out = parts(read_rows(file))
-    own = own_rows()
+    own = [*own_rows(), *documents()]
     judged, judged_own = _judged_unseen(development, own)
     together = Judged([*judged.rows, *judged_own.rows], [*judged.inputs, *judged_own.inputs])
     unseen = _unseen_logits(judged, judged_own, Source.USER)

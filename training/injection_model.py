@@ -28,6 +28,8 @@ _LARGEST = 127
 _INVERSE_PENALTY = 6.0
 _UNTRUSTED_KINDS = ("indirect_injection", UNKNOWABLE, "benign_document", "document")
 _DOCUMENT_WEIGHT = 4
+_LAST_WEIGHTS = {UNKNOWABLE: 0.4, "benign_document": 3.0}
+"""What looks like an attack only in being a document is not to make attacks of documents."""
 
 Floats = NDArray[np.float64]
 Numbers = NDArray[np.int64]
@@ -124,9 +126,10 @@ def train_last(judged: Judged, source: Source, rounds: int = 2) -> LastStep:
     known = _as_from(judged, source)
     labels = np.array([row.attack for row in known.rows])
     chosen = np.array([pieces[np.argmax(pieces[:, :4].sum(axis=1))] for pieces in known.inputs])
-    step = _fitted(chosen, labels)
+    weights = np.array([_LAST_WEIGHTS.get(row.kind, 1.0) for row in known.rows])
+    step = _fitted(chosen, labels, weights)
     for _ in range(rounds - 1):
-        step = _fitted(np.array([max(pieces, key=step.logit) for pieces in known.inputs]), labels)
+        step = _fitted(np.array([max(pieces, key=step.logit) for pieces in known.inputs]), labels, weights)
     return step
 
 
@@ -142,11 +145,11 @@ def _as_from(judged: Judged, source: Source) -> Judged:
     return Judged([judged.rows[place] for place in places], [judged.inputs[place] for place in places])
 
 
-def _fitted(inputs: Floats, labels: NDArray[np.bool_]) -> LastStep:
+def _fitted(inputs: Floats, labels: NDArray[np.bool_], weights: Floats) -> LastStep:
     mean, scale = inputs.mean(axis=0), np.maximum(inputs.std(axis=0), 0.05)
-    model = LogisticRegression(C=0.1, max_iter=500).fit((inputs - mean) / scale, labels)
-    weights = model.coef_[0] / scale
-    return LastStep(weights, float(model.intercept_[0] - weights @ mean))
+    model = LogisticRegression(C=0.1, max_iter=500).fit((inputs - mean) / scale, labels, sample_weight=weights)
+    found = model.coef_[0] / scale
+    return LastStep(found, float(model.intercept_[0] - found @ mean))
 
 
 def best_logits(step: LastStep, inputs: Sequence[Floats]) -> Floats:

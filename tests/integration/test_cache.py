@@ -103,8 +103,9 @@ class TestHits:
         async with house() as here:
             first, hit = await here.ask(), await here.ask()
             assert first.usage.cost_micro_usd > 0
-            assert not hit.usage.cost_micro_usd and not hit.usage.input_tokens and not hit.usage.output_tokens
-            assert not hit.attempts and not hit.warnings
+            assert (hit.usage.cost_micro_usd, hit.usage.input_tokens, hit.usage.output_tokens) == (0, 0, 0)
+            assert not hit.attempts
+            assert not hit.warnings
             assert hit.decision.chosen.deployment == "up"
             assert hit.decision.decision_id != first.decision.decision_id
             assert hit.request_id != first.request_id
@@ -153,10 +154,10 @@ class TestHits:
 
     async def test_an_answer_that_was_streamed_is_found_by_complete(self) -> None:
         async with house(cache={"mode": "off"}) as here:
-            asked = {"cache": CacheControl(mode=CACHE_MODE_READ_WRITE)}
-            (*_, last) = await here.stream(**asked)
+            wants = CacheControl(mode=CACHE_MODE_READ_WRITE)
+            (*_, last) = await here.stream(cache=wants)
             assert last.completed.cache == CACHE_OUTCOME_MISS
-            assert (await here.ask(**asked)).cache == CACHE_OUTCOME_HIT_EXACT
+            assert (await here.ask(cache=wants)).cache == CACHE_OUTCOME_HIT_EXACT
 
     async def test_it_is_given_although_its_provider_is_down(self) -> None:
         resilience = {"retries": {"attempts_per_deployment": 1}, "breaker": {"failures_in_a_row": 1}}

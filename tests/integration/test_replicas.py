@@ -6,12 +6,14 @@ With `-s` it prints what it measured.
 from __future__ import annotations
 
 import asyncio
+import base64
 import subprocess
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -53,10 +55,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Generator[Site, None, None
 
 @dataclass
 class Crowd:
-    """Callers of a tenant, over some connections to Envoy; what became of their calls."""
+    """Callers of a tenant, over connections to Envoy or, `directly`, to the replicas; what became of their calls."""
 
     site: Site
     tenant: str
+    directly: bool = False
     answered: dict[str, int] = field(default_factory=dict)
     """Cost by request id, of the calls whose answer came."""
     policies: Counter[str] = field(default_factory=Counter)
@@ -67,8 +70,12 @@ class Crowd:
         """Each calls again and again, and pauses after a call that failed."""
         self.last_answer_at = time.monotonic()
         async with AsyncExitStack() as stack:
-            channels = [await stack.enter_async_context(self.site.channel()) for _ in range(connections)]
+            channels = [await stack.enter_async_context(self._connect(n)) for n in range(connections)]
             await asyncio.gather(*(self._calls(channels[n % connections], go_on, pause) for n in range(callers)))
+
+    def _connect(self, number: int) -> grpc.aio.Channel:
+        replicas = self.site.replicas
+        return self.site.inside(replicas[number % len(replicas)].port) if self.directly else self.site.channel()
 
     async def _calls(self, channel: grpc.aio.Channel, go_on: Callable[[], bool], pause: float) -> None:
         stub, metadata = router(channel), self.site.bearer(self.tenant)
@@ -224,6 +231,21 @@ class TestWhatPassesThroughEnvoy:
         assert by_envoy - directly < 0.02, "a hop on this machine, and room for a busy one"
 
 
+async def spend_a_budget_for_ten(crowd: Crowd) -> None:
+    """64 callers ask for four seconds, over as many connections."""
+    site, ends_at = crowd.site, time.monotonic() + 4
+    await crowd.call(64, lambda: time.monotonic() < ends_at, connections=64, pause=0.02)
+    print(f"of a budget for {BUDGETED_CALLS} passed {len(crowd.answered)}, refused {len(crowd.failures)}")
+    assert len(crowd.answered) == BUDGETED_CALLS
+    assert sum(crowd.answered.values()) == BUDGETED_CALLS * CALL_COST_MICRO_USD, "to the micro-USD"
+    assert len(crowd.failures) > 640
+    assert {(RichError(one).code, RichError(one).reason) for one in crowd.failures} == {
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, "BUDGET_EXCEEDED")
+    }
+    await until(lambda: site.booked("thrifty") == crowd.answered)
+    assert site.verify()[0] == 0
+
+
 class TestWhatReplicasShare:
     async def test_a_rate_limit_is_exact_over_both(self, site: Site) -> None:
         before = site.envoy.requests()
@@ -238,18 +260,7 @@ class TestWhatReplicasShare:
         assert min(given) > 0.2 * sum(given), "both replicas had their part"
 
     async def test_a_budget_for_10_calls_and_64_callers(self, site: Site) -> None:
-        crowd = Crowd(site, "thrifty")
-        ends_at = time.monotonic() + 4
-        await crowd.call(64, lambda: time.monotonic() < ends_at, connections=8, pause=0.02)
-        print(f"of a budget for {BUDGETED_CALLS} passed {len(crowd.answered)}, refused {len(crowd.failures)}")
-        assert len(crowd.answered) == BUDGETED_CALLS
-        assert sum(crowd.answered.values()) == BUDGETED_CALLS * CALL_COST_MICRO_USD, "to the micro-USD"
-        assert len(crowd.failures) > 640
-        assert {(RichError(one).code, RichError(one).reason) for one in crowd.failures} == {
-            (grpc.StatusCode.RESOURCE_EXHAUSTED, "BUDGET_EXCEEDED")
-        }
-        await until(lambda: site.booked("thrifty") == crowd.answered)
-        assert site.verify()[0] == 0
+        await spend_a_budget_for_ten(Crowd(site, "thrifty"))
 
     async def test_a_kill_switch(self, site: Site, desks: list[Desk]) -> None:
         here, there = desks
@@ -409,3 +420,36 @@ class TestWhenOneIsGone:
         print(f"both restarted: {answered} answered, {len(failures)} failed")
         assert not failures, f"{len(failures)} of {answered}: {failures[:3]}"
         assert answered > 100
+
+    async def test_nobody_waits_for_what_is_gone(self, site: Site) -> None:
+        first, second = site.replicas
+        async with site.channel() as channel:
+            await route(site, channel)
+            first.kill()
+            gone = base64.b64encode(f"127.0.0.1:{first.port}".encode()).decode()
+            metadata = (*site.bearer("shop"), ("x-replica", gone))
+            for _ in range(10):
+                await router(channel).Route(RouteRequest(completion=spec()), metadata=metadata, timeout=10)
+            second.kill()
+            await asyncio.to_thread(site.envoy.wait_for_replicas, 0)
+            began = time.monotonic()
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await route(site, channel)
+            assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+            assert time.monotonic() - began < 1
+        for replica in site.replicas:
+            replica.start()
+        for replica in site.replicas:
+            await asyncio.to_thread(replica.wait)
+        await asyncio.to_thread(site.envoy.wait_for_replicas, 2)
+
+
+@pytest.fixture
+def large_site(tmp_path: Path) -> Generator[Site, None, None]:
+    with running_site(tmp_path, workers=4) as site:
+        yield site
+
+
+async def test_a_budget_for_10_calls_64_callers_and_four_workers_in_each_replica(large_site: Site) -> None:
+    """Without Envoy, which has one connection to each replica: the kernel deals out connections, not calls."""
+    await spend_a_budget_for_ten(Crowd(large_site, "thrifty", directly=True))

@@ -249,3 +249,18 @@ questions: st.SearchStrategy[Asked] = st.builds(
     st.just("") | _names,
 )
 """A policy and something asked under it; most can be answered by somebody, half by several."""
+
+
+def _with_spare(asked: Asked, documents: int, history: int) -> Asked:
+    """The same with more input, which may be left out."""
+    tokens = asked.under.tokens
+    longer = TokenEstimate(
+        tokens.tokens + documents + history, True, tokens.upper_bound + documents + history, documents, history
+    )
+    return replace(asked, under=replace(asked.under, tokens=longer))
+
+
+spacious_questions: st.SearchStrategy[Asked] = st.builds(
+    _with_spare, questions, st.integers(0, 3_000), st.just(0) | st.integers(0, 3_000)
+)
+"""Questions with documents or earlier turns that may be left out of them."""

@@ -40,6 +40,7 @@ BUDGETED_CALLS = 10
 TENANTS = ("shop", "limited", "thrifty", "counted", "operators")
 
 _START_SECONDS = 60.0
+_OWN_CONNECTION = (("grpc.use_local_subchannel_pool", 1),)
 
 
 def policy(name: str = "first") -> str:
@@ -92,6 +93,7 @@ class Replica:
             POINTSMAN_TLS_CLIENT_CA_FILE=self._site.authority.write(self._folder),
             POINTSMAN_DATABASE_URL=self._site.database_url,
             POINTSMAN_REDIS_URL=self._site.redis.url,
+            POINTSMAN_WORKERS=str(self._site.workers),
             POINTSMAN_DRAIN_NOTICE_SECONDS=str(NOTICE_SECONDS),
             POINTSMAN_STATE_DIR=str(self._folder / "state"),
         )
@@ -131,10 +133,13 @@ class Replica:
 
 
 class Site:
-    """All of it. `keys` open the door for a tenant each; the operators' opens AdminService."""
+    """All of it, with so many worker processes in each replica.
 
-    def __init__(self, folder: Path, database_url: str, redis: RedisServer) -> None:
-        self.authority = Authority()
+    `keys` open the door for a tenant each; the operators' opens AdminService.
+    """
+
+    def __init__(self, folder: Path, database_url: str, redis: RedisServer, workers: int) -> None:
+        self.authority, self.workers = Authority(), workers
         self.database_url, self.redis = database_url, redis
         self.folder = folder
         self.port = free_port()
@@ -150,12 +155,11 @@ class Site:
     def channel(self) -> grpc.aio.Channel:
         """A new connection to Envoy, as callers have it."""
         credentials = grpc.ssl_channel_credentials(self.authority.certificate)
-        options = [("grpc.use_local_subchannel_pool", 1)]
-        return grpc.aio.secure_channel(f"127.0.0.1:{self.port}", credentials, options=options)
+        return grpc.aio.secure_channel(f"127.0.0.1:{self.port}", credentials, options=_OWN_CONNECTION)
 
     def inside(self, port: int) -> grpc.aio.Channel:
-        """A connection to a port of a replica, as operators have it."""
-        return grpc.aio.secure_channel(f"127.0.0.1:{port}", self._from_inside)
+        """A new connection to a port of a replica, as Envoy and operators have it."""
+        return grpc.aio.secure_channel(f"127.0.0.1:{port}", self._from_inside, options=_OWN_CONNECTION)
 
     def bearer(self, tenant: str) -> tuple[tuple[str, str], ...]:
         """The metadata that presents this tenant's key."""
@@ -198,14 +202,14 @@ class Site:
 
 
 @contextmanager
-def running_site(folder: Path) -> Generator[Site, None, None]:
+def running_site(folder: Path, workers: int = 1) -> Generator[Site, None, None]:
     """Everything is up, and Envoy knows it."""
     with ExitStack() as stack:
         postgres, redis = PostgresServer(), RedisServer()
         stack.callback(postgres.remove)
         asyncio.run(redis.start())
         stack.callback(redis.kill)
-        site = Site(folder, postgres.make(), redis)
+        site = Site(folder, postgres.make(), redis, workers)
         asyncio.run(site.make_keys(TENANTS))
         for replica in site.replicas:
             stack.callback(replica.kill)

@@ -74,6 +74,7 @@ class ScriptedAdapter:
                             step.detail,
                             status=step.status,
                             retry_after_seconds=step.retry_after_seconds,
+                            blameless=step.blameless,
                         )
                     case Exception():
                         raise step

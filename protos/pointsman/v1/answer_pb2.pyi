@@ -238,6 +238,10 @@ class _AttemptPurposeEnumTypeWrapper(google.protobuf.internal.enum_type_wrapper.
     """The next deployment goes on from the text so far."""
     ATTEMPT_PURPOSE_REPAIR: _AttemptPurpose.ValueType  # 6
     """The answer once more, because it did not fit the response_schema."""
+    ATTEMPT_PURPOSE_ESCALATION: _AttemptPurpose.ValueType  # 7
+    """A deployment of a stronger tier, because there was too little confidence in the answer."""
+    ATTEMPT_PURPOSE_CROSS_CHECK: _AttemptPurpose.ValueType  # 8
+    """Another deployment's answer, to be compared with the one that was given."""
 
 class AttemptPurpose(_AttemptPurpose, metaclass=_AttemptPurposeEnumTypeWrapper):
     """Why an attempt was made."""
@@ -256,6 +260,10 @@ ATTEMPT_PURPOSE_CONTINUATION: AttemptPurpose.ValueType  # 5
 """The next deployment goes on from the text so far."""
 ATTEMPT_PURPOSE_REPAIR: AttemptPurpose.ValueType  # 6
 """The answer once more, because it did not fit the response_schema."""
+ATTEMPT_PURPOSE_ESCALATION: AttemptPurpose.ValueType  # 7
+"""A deployment of a stronger tier, because there was too little confidence in the answer."""
+ATTEMPT_PURPOSE_CROSS_CHECK: AttemptPurpose.ValueType  # 8
+"""Another deployment's answer, to be compared with the one that was given."""
 global___AttemptPurpose = AttemptPurpose
 
 class _StreamFailover:
@@ -561,7 +569,7 @@ class CompleteResponse(google.protobuf.message.Message):
 
     @property
     def attempts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[global___Attempt]:
-        """All attempts in order."""
+        """All attempts in order; the one that answered is the last."""
 
     @property
     def confidence(self) -> global___Confidence:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from pointsman_server.bootstrap.providers import AdapterBook
 from pointsman_server.config.policy_file import LoadedPolicy, compile_policy
@@ -16,6 +18,14 @@ from pointsman_server.domain.catalog import Snapshot
 from pointsman_server.domain.record import PolicyRecord
 from pointsman_server.execution.policies import CompiledPolicy, PolicyProblem, PolicyRefused
 from pointsman_server.execution.policy_watch import FILE_AUTHOR, SHIPPED_AUTHOR, FileUnreadableError
+
+
+class _Sign(NamedTuple):
+    """What tells one state of a file from another: as it was taken in, as it was seen last, and since when."""
+
+    settled: tuple[int, int, int] | None
+    seen: tuple[int, int, int] | None
+    since: float
 
 
 class PolicyWorkshop:
@@ -72,25 +82,74 @@ class PolicyWorkshop:
 
 
 class FileOnDisk:
-    """See `PolicyFile`. `text` is what was read from it first; nobody `chose` a file that came with the package."""
+    """See `PolicyFile`. `text` is what was read from it first; nobody `chose` a file that came with the package.
 
-    def __init__(self, file: str, text: str, *, chosen: bool, settle_seconds: float = SETTLE_SECONDS) -> None:
+    `beside` gives the further files that a policy with this text was made of, while it is in force. A change of one of
+    them is a change of the policy too.
+    """
+
+    def __init__(
+        self,
+        file: str,
+        text: str,
+        *,
+        chosen: bool,
+        beside: Callable[[str], Sequence[str]] = lambda text: (),
+        settle_seconds: float = SETTLE_SECONDS,
+    ) -> None:
         self._watched = WatchedFile(Path(file), text.encode(), settle_seconds)
+        self._text = text
+        self._beside = beside
+        self._signs: dict[str, _Sign] = {}
+        self._settle_seconds = settle_seconds
         self.author = FILE_AUTHOR if chosen else SHIPPED_AUTHOR
 
     async def look(self, now: float) -> str | None:
         """See `PolicyFile.look`."""
         try:
             content = await asyncio.to_thread(self._watched.look, now)
-            return None if content is None else content.decode()
+            changed = await asyncio.to_thread(self._look_beside, self._beside(self._text), now)
+            if content is None:
+                return self._text if changed else None
+            self._text = content.decode()
+            return self._text
         except UnreadableFileError as error:
             raise FileUnreadableError(f"the policy file {error}") from error
         except UnicodeDecodeError as error:
             raise FileUnreadableError("the policy file is not UTF-8 text") from error
 
+    def _look_beside(self, files: Sequence[str], now: float) -> bool:
+        """Whether one of these became another one than it was, and stayed so for a while."""
+        changed = False
+        for file in files:
+            sign = _sign_of(file)
+            known = self._signs.get(file)
+            if known is None:
+                self._signs[file] = _Sign(sign, sign, now)
+            elif sign != known.seen:
+                self._signs[file] = _Sign(known.settled, sign, now)
+            elif sign != known.settled and now - known.since >= self._settle_seconds:
+                self._signs[file] = _Sign(sign, sign, now)
+                changed = True
+        return changed
+
     async def changed_at(self) -> float:
         """See `PolicyFile.changed_at`."""
         return await asyncio.to_thread(self._watched.changed_at)
+
+
+def knowledge_files(snapshot: Snapshot) -> tuple[str, ...]:
+    """The files that the knowledge bases of a policy were read from."""
+    bases = (provider.knowledge for provider in snapshot.providers.values())
+    return tuple(file for base in bases if base is not None for file in base.files)
+
+
+def _sign_of(file: str) -> tuple[int, int, int] | None:
+    try:
+        found = os.stat(file)
+    except OSError:
+        return None
+    return found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def compiled(loaded: LoadedPolicy) -> CompiledPolicy:

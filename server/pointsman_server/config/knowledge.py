@@ -136,7 +136,7 @@ def _from_csv(name: str, text: str) -> tuple[Passage, ...]:
         reader.fieldnames = columns
         return tuple(_from_row(name, reader.line_num, row) for row in reader if any(row.values()))
     except csv.Error:
-        raise _bad_line(name, reader.line_num, "is no CSV") from None
+        raise _bad_line(name, reader.line_num + 1, "is no CSV") from None
 
 
 def _from_row(name: str, number: int, row: Mapping[str, Any]) -> Passage:

@@ -13,6 +13,7 @@ from typing import TypeVar
 from pointsman_server.config.alerts import read_alerts
 from pointsman_server.config.base_url import Reach
 from pointsman_server.config.caching import read_caching, warn_about_strangers
+from pointsman_server.config.confidence import read_confidence
 from pointsman_server.config.context import read_context
 from pointsman_server.config.deployments import read_deployment
 from pointsman_server.config.fingerprint import fingerprint
@@ -50,6 +51,7 @@ POLICY_KEYS: Keys = {
     "context": "context: {trim: documents}",
     "safety": "safety: {sensitive_data: {mode: mask}}",
     "cache": "cache: {mode: read_write}",
+    "confidence": "confidence: {escalate_below: 0.4}",
     **GOVERNANCE_KEYS,
     "templates": 'templates: {greet: {versions: {1: {messages: [{user: "Hello"}]}}}}',
     "alerts": 'alerts: {webhook: {url: "https://alerts.example.com/pointsman"}}',
@@ -168,7 +170,8 @@ def _read_policy(
         templates={**built_in_templates(), **section.optional("templates", read_templates, {})},
     )
     safety = section.optional("safety", lambda spot: read_safety(spot, snapshot.safety), snapshot.safety)
-    snapshot = replace(snapshot, safety=safety)
+    confidence = section.optional("confidence", lambda spot: read_confidence(spot, snapshot), snapshot.confidence)
+    snapshot = replace(snapshot, safety=safety, confidence=confidence)
     snapshot, calibration = with_routing(snapshot, section.at("routing"), kept_calibration)
     webhook = section.optional("alerts", lambda spot: read_alerts(spot, environ), None)
     snapshot = replace(snapshot, governance=replace(read_governance(section, snapshot), webhook=webhook))

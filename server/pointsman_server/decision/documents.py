@@ -87,7 +87,9 @@ def render_all(documents: Sequence[Shown], *, cites: bool) -> str:
     """The whole text that a model sees of these documents, "" of none."""
     if not documents:
         return ""
-    return introduce(documents[0].name, cites=cites) + "".join(map(render, documents)) + _CLOSED
+    # Whatever their order, the same text is as long.
+    example = min((one.name for one in documents), key=lambda name: (len(name), name))
+    return introduce(example, cites=cites) + "".join(map(render, documents)) + _CLOSED
 
 
 def escaped(text: str) -> str:

@@ -76,7 +76,8 @@ def choose_embedding(
     _require_length(needs, dimensions, snapshot)
     chosen = _model(needs, known, dimensions, snapshot)
     batches = _batches(sizes, chosen, known) if chosen else ()
-    candidates, rejections = _sift(needs, known, dimensions, chosen, batches)
+    chosen_id = chosen.id if chosen else snapshot.embedding_model
+    candidates, rejections = _sift(needs, known, dimensions, chosen_id, batches)
     if not candidates:
         raise _nobody(needs, snapshot, rejections)
     route = RoutePlan(
@@ -147,14 +148,14 @@ def _cheapness(model: Model) -> tuple[int, int, str]:
 
 
 def _sift(
-    needs: Needs, known: Iterable[Deployment], dimensions: int | None, chosen: Model | None, batches: Sequence[Batch]
+    needs: Needs, known: Iterable[Deployment], dimensions: int | None, chosen_id: str, batches: Sequence[Batch]
 ) -> tuple[list[Candidate], tuple[Rejection, ...]]:
     candidates: list[Candidate] = []
     rejections: list[Rejection] = []
     rules = rules_for(needs)
     for deployment in known:
         verdict = (
-            _other_model(needs, deployment, chosen)
+            _other_model(needs, deployment, chosen_id)
             or reject(rules, needs, deployment)
             or _wrong_length(deployment, dimensions)
             or _costed(needs, deployment, batches)
@@ -166,10 +167,11 @@ def _sift(
     return candidates, tuple(rejections)
 
 
-def _other_model(needs: Needs, deployment: Deployment, chosen: Model | None) -> Rejection | None:
-    if chosen is None or not is_of_kind(needs, deployment) or deployment.model.id == chosen.id:
+def _other_model(needs: Needs, deployment: Deployment, chosen_id: str) -> Rejection | None:
+    """`chosen_id` is "" where no model can be used; each deployment has its own reason then."""
+    if not chosen_id or not is_of_kind(needs, deployment) or deployment.model.id == chosen_id:
         return None
-    detail = f"its vectors do not compare with those of {chosen.id}, which was chosen"
+    detail = f"its vectors do not compare with those of {chosen_id}, which was chosen"
     return Rejection(deployment.id, ExclusionReason.NOT_PINNED, detail)
 
 

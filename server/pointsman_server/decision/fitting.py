@@ -31,6 +31,10 @@ from pointsman_server.domain.request import CompletionRequest, Document
 LEAST_CUT_TOKENS = 48
 """Less of a document than this says nothing; it is left out instead."""
 
+_CHUNK_CHARACTERS = 4_096
+_SEAM_TOKENS = 8
+"""A text that is counted in chunks has a few tokens more at each seam."""
+
 Count = Callable[[str], int]
 
 
@@ -96,20 +100,20 @@ def fit(request: CompletionRequest, trim: Trim, room_tokens: int, count: Count, 
     `count` gives the tokens of a text. Takes time linear in the request.
     """
     count = cache(count)
-    whole_tokens = counted_tokens(request, count)
-    if whole_tokens <= room_tokens:
-        return fit_whole(request, cites=cites)
     parts = divide(request, trim)
     core_tokens = counted_tokens(parts.core, count)
     left = max(0, room_tokens - core_tokens)
     sizes = [counted_tokens_of_messages([request.messages[place] for place in group], count) for group in parts.groups]
-    _, for_history = shared_room(left, whole_tokens - core_tokens - sum(sizes), sum(sizes))
-    gone = _oldest_beyond(for_history, sizes)
     names = names_of(request.documents)
     ranked = _ranked(request, names)
+    packer = _Packer(request, count, cites=cites)
+    document_tokens = packer.size(ranked, left) if parts.documents else 0
+    if core_tokens + sum(sizes) + document_tokens <= room_tokens:
+        return _assemble(request, ranked, names, cites=cites)
+    _, for_history = shared_room(left, document_tokens, sum(sizes))
+    gone = _oldest_beyond(for_history, sizes)
     if parts.documents:
-        left -= sum(sizes[gone:])
-        ranked = _Packer(request, count, cites=cites).pack(ranked, left)
+        ranked = packer.pack(ranked, left - sum(sizes[gone:]))
     fitted = _assemble(request, ranked, names, parts.groups[:gone], cites=cites)
     return replace(fitted, tokens=counted_tokens(with_messages(request, fitted), count))
 
@@ -143,8 +147,15 @@ def _ask_of(request: CompletionRequest) -> str:
     return " ".join(message.text for message in request.messages[place_of_ask(request.messages) :])
 
 
-def _tokens_of(shown: Sequence[Shown], count: Count, *, cites: bool) -> int:
-    return count(render_all(shown, cites=cites)) + FRAMING_TOKENS_PER_MESSAGE if shown else 0
+def _count_up_to(limit_tokens: int, text: str, count: Count) -> int:
+    """The tokens of a text; of one that has more than the limit only so much is counted that this is sure."""
+    least = 0
+    if len(text) > _CHUNK_CHARACTERS:
+        for start in range(0, len(text), _CHUNK_CHARACTERS):
+            least += count(text[start : start + _CHUNK_CHARACTERS]) - _SEAM_TOKENS
+            if least > limit_tokens:
+                return least
+    return count(text)
 
 
 class _Packer:
@@ -160,24 +171,29 @@ class _Packer:
         target = room_tokens
         for _ in range(3):
             kept = self._take(ranked, target)
-            excess = self._size(kept) - room_tokens
+            excess = self.size(kept, room_tokens) - room_tokens
             if excess <= 0:
                 return kept
             # Parts of a text have, by a token here and there, not the same tokens as the whole.
             target -= excess
-        while self._size(kept) > room_tokens:
+        while self.size(kept, room_tokens) > room_tokens:
             kept.pop()
         return kept
 
-    def _size(self, shown: Sequence[Shown]) -> int:
-        return _tokens_of(shown, self._count, cites=self._cites)
+    def size(self, shown: Sequence[Shown], limit_tokens: int) -> int:
+        """What these documents add to a request; if that is more than the limit, any number above it."""
+        if not shown:
+            return 0
+        return (
+            _count_up_to(limit_tokens, render_all(shown, cites=self._cites), self._count) + FRAMING_TOKENS_PER_MESSAGE
+        )
 
     def _take(self, ranked: Sequence[Shown], room_tokens: int) -> list[Shown]:
         kept: list[Shown] = []
-        left = room_tokens - self._size([Shown(ranked[0].name, "", "")]) if ranked else 0
+        left = room_tokens - self.size([Shown(ranked[0].name, "", "")], room_tokens)
         has_cut = False
         for shown in ranked:
-            size = self._count(render(shown))
+            size = _count_up_to(left, render(shown), self._count)
             if size > left and not has_cut and left >= LEAST_CUT_TOKENS:
                 has_cut = True
                 shown = self._cut(shown, left)

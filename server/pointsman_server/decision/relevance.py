@@ -17,6 +17,9 @@ _STEM_CHARACTERS = 6
 """Longer words are the same when they begin alike: refund, refunds, refunded."""
 
 _MOST_ASKED_WORDS = 200
+_CHUNK_CHARACTERS = 65_536
+"""Read at once; other threads get their turn in between."""
+
 _FIRST_SPACELESS = 0x2E80
 _SATURATION = 1.2
 _LENGTH_SHARE = 0.75
@@ -55,7 +58,9 @@ def _score(counts: Counter[str], weights: dict[str, float], relative_length: flo
 
 
 def _terms(text: str, most: int | None = None) -> list[str]:
-    words = _WORD.findall(text.lower())[:most]
+    text = text.lower()
+    chunks = range(0, len(text), _CHUNK_CHARACTERS)
+    words = [word for start in chunks for word in _WORD.findall(text, start, start + _CHUNK_CHARACTERS)][:most]
     if text.isascii():
         return [word[:_STEM_CHARACTERS] for word in words]
     return [term for word in words for term in _split(word)]

@@ -65,6 +65,8 @@ class AttemptPurpose(Enum):
     HEDGE = "hedge"
     CONTINUATION = "continuation"
     REPAIR = "repair"
+    ESCALATION = "escalation"
+    CROSS_CHECK = "cross_check"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from functools import cached_property
 
 from pointsman_server.domain.cache import Caching
 from pointsman_server.domain.calibration import Calibrated
+from pointsman_server.domain.confidence_policy import ConfidencePolicy
 from pointsman_server.domain.context import ContextPolicy
 from pointsman_server.domain.governance import Governance
 from pointsman_server.domain.knowledge import Knowledge
@@ -269,6 +270,7 @@ class Snapshot:
     embedding_model: str = ""
     """The model that makes vectors for requests that name no deployment; "" is the cheapest."""
     caching: Caching = field(default_factory=Caching)
+    confidence: ConfidencePolicy = field(default_factory=ConfidencePolicy)
 
     @cached_property
     def answering(self) -> Mapping[str, Deployment]:

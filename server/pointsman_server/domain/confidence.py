@@ -13,15 +13,3 @@ class Confidence:
 
     score: float
     factors: tuple[Factor, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ConfidencePolicy:
-    """What is done for the sake of confidence. None does nothing.
-
-    An answer below `escalate_below` (0..1) is asked for once more, from a stronger tier; `cross_check_with` names a
-    deployment that answers the same, to be compared.
-    """
-
-    escalate_below: float | None = None
-    cross_check_with: str = ""

@@ -142,11 +142,12 @@ class Agenda:
         turn.admission.released()
         turn.place.give_back()
 
-    def nobody(self) -> RouterError:
-        """Why not even one attempt could be made."""
+    def nobody(self, *, sheds: bool = True) -> RouterError:
+        """Why not even one attempt could be made; `sheds` says whether a call is lost by that."""
         refusals = tuple(self._refused.values())
         if any(one.reason is ExclusionReason.BUSY for one in refusals):
-            self._keepers.telemetry.shed("deployment")
+            if sheds:
+                self._keepers.telemetry.shed("deployment")
             return Overloaded(BUSY_RETRY_SECONDS)
         return nobody_left(refusals, self._keepers.health.view())
 

@@ -26,6 +26,9 @@ REST_SECONDS = 1.0
 MOST_WAITING = 256
 """Entries that may wait for being written; more are dropped."""
 
+USE_SECONDS = 5.0
+"""How often it is written down what was used, unless there is something else to write. Hits must not become writes."""
+
 CLEANING_SECONDS = 60.0
 
 CLOSING_SECONDS = 1.0
@@ -117,18 +120,17 @@ class Writer:
         self._wake.set()
 
     def used(self, key: bytes) -> None:
-        """Notes soon that an entry was used."""
+        """Notes, some time, that an entry was used."""
         if key in self._used or len(self._used) < MOST_WAITING:
             self._used[key] = self._clock.now()
-            self._wake.set()
 
     async def _work(self) -> None:
         while not self._ending:
             with suppress(TimeoutError):
-                async with asyncio.timeout(CLEANING_SECONDS):
+                async with asyncio.timeout(USE_SECONDS):
                     await self._wake.wait()
             self._wake.clear()
-            while not await self._try(self._write()):
+            if not await self._try(self._write()):
                 await asyncio.sleep(REST_SECONDS)
 
     async def _write(self) -> None:

@@ -68,8 +68,10 @@ class Course:
         equipment: Equipment,
         *,
         stream: bool,
+        favour: AttemptPurpose | None = None,
     ) -> None:
         self.last_fault: ProviderFault | None = None
+        self._favour = favour
         self._call = call
         self._record = record
         self._watch = watch
@@ -87,14 +89,15 @@ class Course:
         self._kept: Reply | None = None
         self._continued: ContinuedAnswer | None = None
         self._invalid: Invalid | None = None
-        equipment.keepers.retries.called()
-        equipment.keepers.hedges.called()
+        if favour is None:
+            equipment.keepers.retries.called()
+            equipment.keepers.hedges.called()
 
     async def next_turn(self) -> Turn | None:
         """Who is asked next, None when nobody can be."""
         if self._invalid is not None:
             return self._agenda.same(self._invalid.candidate, AttemptPurpose.REPAIR)
-        return await self._agenda.next(AttemptPurpose.CONTINUATION if self._kept is not None else None)
+        return await self._agenda.next(AttemptPurpose.CONTINUATION if self._kept is not None else self._favour)
 
     async def begin(self, turn: Turn) -> Begun | None:
         """Starts an attempt and waits until it has something to say; None when it failed, and its hedge with it.
@@ -135,6 +138,8 @@ class Course:
     @property
     def goes_on(self) -> bool:
         """Whether another attempt may follow the one that failed last."""
+        if self._favour is not None:
+            return False
         if self._invalid is not None:
             return not self._stream and self._repairs == 0
         # Of two that raced, the one that failed first may have said that nobody else needs to be asked.
@@ -149,7 +154,7 @@ class Course:
     async def failure(self) -> RouterError:
         """What the caller is told when no answer stands."""
         if not self._record.attempts:
-            return self._agenda.nobody()
+            return self._agenda.nobody(sheds=self._favour is None)
         if self._invalid is not None:
             return await self._answer_invalid(self._invalid)
         if self._teller is not None:
@@ -184,7 +189,7 @@ class Course:
 
     async def _afford(self, turn: Turn) -> None:
         """Sets money aside for one more attempt beside those that were billed and those that run."""
-        if not self._record.attempts and not self._record.asking:
+        if not self._record.attempts and not self._record.asking and self._favour is None:
             return
         worst_micro_usd = turn.candidate.worst_cost_micro_usd
         if turn.purpose is AttemptPurpose.REPAIR:

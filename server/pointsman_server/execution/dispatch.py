@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 
-from pointsman_server.domain.call import Call, FailedOver, Relay
+from pointsman_server.domain.call import AttemptPurpose, Call, FailedOver, Relay
 from pointsman_server.domain.errors import BudgetExceeded, DeadlineExceeded, LedgerUnavailable
 from pointsman_server.domain.plan import RoutePlan
 from pointsman_server.domain.ports import AnswerChecker, CallWatch, Clock, ProviderAdapter, TokenCounter
@@ -28,15 +28,24 @@ class Dispatcher:
         self._equipment = Equipment(adapters, keepers, checker, counter, clock)
 
     async def run(
-        self, call: Call, plan: RoutePlan, record: DispatchRecord, watch: CallWatch, cover: Cover, *, stream: bool
+        self,
+        call: Call,
+        plan: RoutePlan,
+        record: DispatchRecord,
+        watch: CallWatch,
+        cover: Cover,
+        *,
+        stream: bool,
+        favour: AttemptPurpose | None = None,
     ) -> AsyncGenerator[Relay | FailedOver, None]:
         """The answer as it comes (nothing but its end when not streaming); `record` tells the rest.
 
-        `cover` sets money aside for all attempts together; the first one's is set aside beforehand.
+        `cover` sets money aside for all attempts together; the first one's is set aside beforehand, unless it is a
+        `favour`: one attempt for this purpose and no more, beside an answer that stands already.
         Raises `AttemptsFailed`, `StreamInterrupted`, `AnswerInvalid`, `DeadlineExceeded`, what `cover` raises or, when
         not one attempt could be made, `Overloaded` or `NobodyHealthy`.
         """
-        course = Course(call, plan, record, watch, cover, self._equipment, stream=stream)
+        course = Course(call, plan, record, watch, cover, self._equipment, stream=stream, favour=favour)
         try:
             while (turn := await course.next_turn()) is not None:
                 begun = await course.begin(turn)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from typing import Any
 
 from pointsman_server.domain.injection import Source
 from pointsman_server.domain.message import (
@@ -37,8 +39,7 @@ def every_text(request: CompletionRequest) -> Iterator[tuple[str, str]]:
     """All that a model may be shown, each with the path of its field; opaque blocks are their provider's own."""
     for index, message in enumerate(request.messages):
         for place, part in enumerate(message.parts):
-            text = _text_of(part)
-            if text:
+            for text in _texts_of(part):
                 yield f"completion.messages[{index}].parts[{place}]", text
     for index, document in enumerate(request.documents):
         yield f"completion.documents[{index}].text", document.text
@@ -55,14 +56,57 @@ def with_texts(request: CompletionRequest, change: Change) -> CompletionRequest:
     )
 
 
-def _text_of(part: Part) -> str:
+def _texts_of(part: Part) -> Iterator[str]:
     match part:
         case TextPart(text=text) | ToolResultPart(text=text) | ReasoningPart(text=text):
-            return text
+            if text:
+                yield text
         case ToolCallPart(arguments_json=arguments):
-            return arguments
-        case _:
-            return ""
+            yield from _leaves(_parsed(arguments))
+
+
+def _parsed(arguments_json: str) -> Any:
+    """The arguments of a tool; as one text where they are no JSON."""
+    try:
+        return json.loads(arguments_json)
+    except ValueError:
+        return arguments_json
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    """All texts and numbers of a JSON value, each as its reader takes it: escapes would hide words from the guards."""
+    if isinstance(value, dict):
+        for name, member in value.items():
+            yield name
+            yield from _leaves(member)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _leaves(item)
+    elif isinstance(value, (str, int, float)) and not isinstance(value, bool):
+        yield str(value)
+
+
+def _with_leaves(value: Any, change: Change) -> Any:
+    """The same JSON value with its texts changed; a number that is changed becomes a text."""
+    if isinstance(value, dict):
+        return {change(name): _with_leaves(member, change) for name, member in value.items()}
+    if isinstance(value, list):
+        return [_with_leaves(item, change) for item in value]
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        said = str(value)
+        changed = change(said)
+        return value if changed == said else changed
+    return value
+
+
+def _arguments(arguments_json: str, change: Change) -> str:
+    parsed = _parsed(arguments_json)
+    changed = _with_leaves(parsed, change)
+    if changed == parsed:
+        return arguments_json
+    return changed if parsed is arguments_json else json.dumps(changed, ensure_ascii=False)
 
 
 def _message(message: Message, change: Change) -> Message:
@@ -74,7 +118,7 @@ def _part(part: Part, change: Change) -> Part:
         case TextPart() | ToolResultPart() | ReasoningPart():
             return replace(part, text=change(part.text))
         case ToolCallPart():
-            return replace(part, arguments_json=change(part.arguments_json))
+            return replace(part, arguments_json=_arguments(part.arguments_json, change))
         case _:
             return part
 

@@ -45,6 +45,12 @@ def warnings_about(call: Call, record: DispatchRecord) -> Iterator[Warning]:
     yield from _about_attempts(record, deployment)
 
 
+def about_escalation(first: Deployment, answered_by: Deployment) -> Warning:
+    """A stronger model's answer is given in place of the first."""
+    message = f"there was little confidence in the answer of {first.id}; {answered_by.id} was asked as well and answered"
+    return Warning("escalated", message)
+
+
 def _about_limits(call: Call, most_output_tokens: int, finish_reason: FinishReason) -> Iterator[Warning]:
     generation = call.request.generation
     if generation.max_output_tokens is not None and generation.max_output_tokens > most_output_tokens:

@@ -39,6 +39,7 @@ def model(completion: CompletionSpec) -> str | Message:
 def test_an_example_runs(example: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     router = InMemoryRouter()
     router.answer_with(model)
+    router.embed_with(lambda text: [float(len(text)), 1.0])
     monkeypatch.setenv("POINTSMAN_API_KEY", "pm_example")
     monkeypatch.setattr(time, "sleep", pytest.fail)
     monkeypatch.setattr(pointsman_client, "Client", lambda target, **options: FakeClient(router, **options))

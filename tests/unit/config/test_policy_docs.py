@@ -12,8 +12,8 @@ import pytest
 
 from kit.catalog import circumstances, judged
 from pointsman_server.config import (
-    caching,
     alerts,
+    caching,
     context,
     deployments,
     models,
@@ -135,6 +135,7 @@ def test_documented_defaults_are_true(compile_text: Compile) -> None:
         "first_token_weight": f"`{snapshot.first_token_weight:g}`",
         "learn_from_feedback": f"`{str(snapshot.learn_from_feedback).lower()}`",
         "calibration": "none",
+        "embedding": "the cheapest",
         "rules": "none",
     }
     for key, default in rows("deployments.ID.timeouts").items():

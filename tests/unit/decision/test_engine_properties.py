@@ -9,12 +9,12 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from kit.policies import Asked, questions
+from kit.policies import Asked, questions, spacious_questions
 from kit.properties import examples
 from pointsman_server.adapters.stores.decision_file import StateFolder, read_decisions
 from pointsman_server.decision.engine import decide
 from pointsman_server.decision.replay import decide_again
-from pointsman_server.decision.tokens import tokens_for
+from pointsman_server.decision.tokens import core_of, correction_of, tokens_for
 from pointsman_server.domain.catalog import Deployment, FreshFacts, RoutingRule
 from pointsman_server.domain.errors import NoEligibleDeployment, RouterError
 from pointsman_server.domain.plan import Candidate, ExclusionReason, Rejection, RoutePlan
@@ -232,6 +232,40 @@ class TestMoreIsNeverWorse:
             assert higher[0].expected_quality >= lower[0].expected_quality - ROUNDING
 
 
+class TestWhatMayBeLeftOut:
+    @examples(100)
+    @given(spacious_questions)
+    def test_it_keeps_nobody_out_of_whose_window_is_wide_enough_for_the_rest(self, asked: Asked) -> None:
+        asked = asked.constraints(max_cost_micro_usd=None)
+        core = replace(asked, under=replace(asked.under, tokens=core_of(asked.under.tokens)))
+        if rules(asked) == rules(core):  # there are rules for long inputs
+            assert chosen(asked) == chosen(core)
+
+    @examples(100)
+    @given(spacious_questions)
+    def test_whoever_takes_all_comes_before_whoever_does_not(self, asked: Asked) -> None:
+        found = [one.takes_all for one in candidates(asked)]
+        assert found == sorted(found, reverse=True)
+
+    @examples(100)
+    @given(spacious_questions)
+    def test_the_answer_has_room_beside_what_is_sent(self, asked: Asked) -> None:
+        for one in candidates(asked):
+            if not one.takes_all:
+                assert one.room_tokens is not None
+                kept = max(one.room_tokens, core_of(asked.under.tokens).tokens)
+                sent = round(kept * correction_of(one.deployment).factor)
+                assert sent + one.max_output_tokens <= one.deployment.model.context_window_tokens + 1
+
+    @examples(100)
+    @given(spacious_questions, dials, dials)
+    def test_the_dial_still_never_lowers_quality(self, asked: Asked, one: float, other: float) -> None:
+        asked = asked.facts(deployment="", capabilities=frozenset(), constraints=RoutingConstraints())
+        lower, higher = (candidates(asked.facts(quality_bias=bias)) for bias in sorted((one, other)))
+        if lower:
+            assert higher[0].expected_quality >= lower[0].expected_quality - ROUNDING
+
+
 class TestCosts:
     @examples(60)
     @given(questions, st.integers(0, 20_000))
@@ -267,7 +301,7 @@ def test_a_thousand_decisions_read_back_from_their_file_come_out_the_same(tmp_pa
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
-    @given(questions)
+    @given(questions | spacious_questions)
     def record(asked: Asked) -> None:
         recorded.extend(asked.facts(tier=tier) for tier in (None, *Tier))
 

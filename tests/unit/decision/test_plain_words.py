@@ -21,6 +21,7 @@ from pointsman_server.decision.plain_words import clarified, content_words, plai
         ("Where can I find my invoices?", "where invoice"),
         ("Where is the Eiffel Tower located?", "where eiffel tower"),
         ("I don't have it", "not"),
+        ("Anna's a friend", "anna friend"),
         ("You can't, won't and shan't", "not @future not @future not"),
         ("Who was it?", "who @past"),
         ("log in and sign-up and wi-fi and e-mail", "login signup wifi email"),
@@ -32,7 +33,7 @@ from pointsman_server.decision.plain_words import clarified, content_words, plai
         ("-5 degrees and 2-2", "-5 degree 2 - 2"),
         ("children, buses, parties, dresses, news, physics, glass", "child buse party dress news physics glass"),
         ("purchase photos of automobiles", "buy photo car"),
-        ("they’re “here”", "they here"),
+        ("they\u2019re \u201chere\u201d", "they here"),
         ("Please", "please"),
         ("", ""),
         ("?!", ""),
@@ -56,7 +57,8 @@ def test_a_word_in_plural_and_its_synonyms_have_one_form() -> None:
 
 
 def test_tokens_keep_what_was_written() -> None:
-    assert [token.raw for token in tokens_of(clarified("Is B12 in U2's 5% mix?"))] == "Is B12 in U2's 5 % mix".split()
+    written = [token.raw for token in tokens_of(clarified("Is B12 in U2's 5% mix?"))]
+    assert written == ["Is", "B12", "in", "U2's", "5", "%", "mix"]
 
 
 @given(st.text(max_size=300))
@@ -64,6 +66,6 @@ def test_any_text_has_words_without_complaint(text: str) -> None:
     assert all(word and not word.isspace() for word in content_words(text))
 
 
-@given(st.lists(st.sampled_from("red house green door small window".split()), min_size=1, max_size=8))
+@given(st.lists(st.sampled_from(["red", "house", "green", "door", "small", "window"]), min_size=1, max_size=8))
 def test_casing_and_blanks_do_not_matter(words: list[str]) -> None:
     assert content_words(" ".join(words).upper()) == content_words("  ".join(words) + " ?")

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from kit.properties import examples
 from pointsman_server.domain.message import OpaquePart, ReasoningPart, TextPart, ToolCallPart
 from pointsman_server.domain.reply import (
+    Certainty,
     Citation,
     CitationFound,
     ContentDelta,
@@ -221,3 +222,9 @@ def _text_by_part(events: Sequence[ReplyEvent], kind: type[TextDelta | Reasoning
         if isinstance(event, kind):
             pieces[event.key] = pieces.get(event.key, "") + event.text
     return list(pieces.values())
+
+
+def test_the_last_word_on_certainty_counts() -> None:
+    events = [TextDelta(0, "a"), Certainty(0.9), Certainty(0.4), Finished(FinishReason.STOP)]
+    assert fold(events).certainty == 0.4
+    assert fold(events[:1]).certainty is None

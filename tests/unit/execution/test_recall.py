@@ -19,7 +19,13 @@ from pointsman_server.domain.catalog import Dialect
 from pointsman_server.domain.message import OpaquePart, ReasoningPart, TextPart, ToolCallPart
 from pointsman_server.domain.reply import Citation, FinishReason, ReasoningDelta, TextDelta
 from pointsman_server.domain.request import CacheMode
-from pointsman_server.execution.cache_traffic import CLEANING_SECONDS, MOST_WAITING, READ_SECONDS, REST_SECONDS
+from pointsman_server.execution.cache_traffic import (
+    CLEANING_SECONDS,
+    MOST_WAITING,
+    READ_SECONDS,
+    REST_SECONDS,
+    USE_SECONDS,
+)
 from pointsman_server.execution.recall import (
     EMBEDDING_SECONDS,
     FRESH_SECONDS,
@@ -110,6 +116,23 @@ def test_what_others_write_is_seen_within_seconds() -> None:
         await asyncio.sleep(FRESH_SECONDS + 0.1)
         assert (await other.find(asked())).outcome is EXACT
         await other.close()
+
+    trial(steps)
+
+
+def test_uses_are_noted_together_and_not_one_by_one() -> None:
+    async def steps(recall: Recall, store: DictCache) -> None:
+        await told(recall)
+        await written()
+        before = len(store.reads)
+        for _ in range(100):
+            assert await told(recall) is EXACT
+            await asyncio.sleep(0.01)
+        assert len(store.reads) == before
+        assert not store.used
+        await asyncio.sleep(2 * USE_SECONDS)
+        assert set(store.used) == set(store.entries)
+        assert len(store.reads) == before + 1
 
     trial(steps)
 
@@ -376,7 +399,8 @@ class TestTrouble:
     def test_the_store_is_cleaned_now_and_then(self) -> None:
         async def steps(recall: Recall, store: DictCache) -> None:
             await asyncio.sleep(2.5 * CLEANING_SECONDS)
-            assert store.cleaned == 2
+            assert store.cleaned == 3
+            assert not store.used
 
         trial(steps)
 

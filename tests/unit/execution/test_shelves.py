@@ -14,7 +14,7 @@ PLAIN = Traits((), (), ())
 
 
 def vector(*numbers: float) -> bytes:
-    return (np.array(numbers) / np.linalg.norm(numbers)).astype("<f4").tobytes()
+    return bytes((np.array(numbers) / np.linalg.norm(numbers)).astype("<f4").tobytes())
 
 
 def card(name: str, of: bytes = b"", *, at: float = 100.0, traits: Traits | None = PLAIN, partition: str = "p") -> Card:

@@ -29,7 +29,7 @@ _WORDS = {
         r"|pan|kreditkarte\w*"
         r"|karten?\w*|carte|tarjeta|carta|cart[ãa]o|kaart\w*|karta|karty|kort)\b|כרטיס|אשראי|カード|कार्ड|карт|بطاقة|卡"
     ),
-    "US_SSN": r"\b(?:ssns?|social security|soc(?:ial)? sec|itin)\b",
+    "US_SSN": r"\b(?:ssns?|social security|soc(?:ial)? sec|itin)\b|\bmy social(?: is|:)",
     "IL_ID": r"\b(?:israeli id|israeli identity|t\.?z\.?|teudat(?: zehut)?)(?:\W|$)"
     r"|ת\.?\"?ז|תעודת זהות|מספר זהות|\bז\.?ה\.",
     "UK_NHS": r"\b(?:nhs|national health)\b",

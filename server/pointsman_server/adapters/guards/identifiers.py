@@ -24,9 +24,9 @@ _IBAN_LENGTHS: Mapping[str, int] = {
     for country in countries.split()
 }  # fmt: skip
 _COUNTRIES = "|".join(sorted(_IBAN_LENGTHS)).encode()
-_IBAN = expression(rb"(?i)\b(?:" + _COUNTRIES + rb")[ -]?\d{2}(?:[ -]{0,2}[A-Z0-9]){11,29}")
-_IBAN_START = re.compile(r"\b[A-Za-z]{2}[ -]?\d\d")
-_SEPARATORS = " -"
+_IBAN = expression(rb"(?i)\b(?:" + _COUNTRIES + rb")[ .-]?\d{2}(?:[ .-]{0,2}[A-Z0-9]){11,29}")
+_IBAN_START = re.compile(r"\b[A-Za-z]{2}[ .-]?\d\d")
+_SEPARATORS = " -."
 _DIGITS_OF = {character: str(value) for value, character in enumerate("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ")}
 
 
@@ -46,7 +46,7 @@ def _ibans(page: Page, start: int, end: int) -> Iterator[Candidate]:
 
 def _is_iban(written: str) -> bool:
     """The library checks the form too, but takes its time; the check digits alone refuse nearly all that is none."""
-    compact = written.replace(" ", "").replace("-", "").upper()
+    compact = written.replace(" ", "").replace("-", "").replace(".", "").upper()
     number = "".join(map(_DIGITS_OF.__getitem__, compact[4:] + compact[:4]))
     return int(number) % 97 == 1 and iban.is_valid(compact, check_country=False)
 
@@ -124,7 +124,7 @@ def _is_bech32(value: str) -> bool:
 
 
 RULES = (
-    Rule(rb"(?i)\b[A-Z]{2}[ -]?\d{2}[ -]{0,2}[A-Z0-9]{2}", _IBAN, _ibans),
+    Rule(rb"(?i)\b[A-Z]{2}[ .-]?\d{2}[ .-]{0,2}[A-Z0-9]{2}", _IBAN, _ibans),
     Rule(rb"(?i)\b[A-Z]{2}[ -]?\d{2}[ -]?\d{2}[ -]?\d{2}[ -]?[A-D]\b", _NINO, whole("UK_NINO", Rank.CHECKED, _is_nino)),
     Rule(rb"[A-Z]{5}\d{4}[A-Z]\b", _PAN, whole("IN_PAN", Rank.CHECKED)),
     Rule(rb"(?i)\d{7}-?[A-Z]\b", _NIF, whole("ES_NIF", Rank.CHECKED, _is_nif)),

@@ -32,11 +32,14 @@ _HIDDEN = expression(
     rb")" + _TOP_LEVEL + rb"\b"
 )  # fmt: skip
 
+_URL_LENGTH = 60
 _SPOKEN_END = re.compile(r" dot (?:the|a|an|i|and|or|is|it|in|on|to)$", re.IGNORECASE)
 
 
 def _mail(page: Page, start: int, end: int) -> Iterator[Candidate]:
-    if page.text[end : end + 1] != "@":
+    before = page.before(start, _URL_LENGTH)
+    in_url = before.endswith(":") and "://" in before
+    if page.text[end : end + 1] != "@" and not in_url and page.text[start : start + 4] != "git@":
         yield Candidate(start, end, "EMAIL", Rank.CHECKED)
 
 
@@ -48,7 +51,9 @@ def _hidden_mail(page: Page, start: int, end: int) -> Iterator[Candidate]:
 _OCTET = r"(?:25[0-5]|2[0-4]\d|1\d\d|[1-9]?\d)"
 _DOTTED = expression(rb"\d+(?:\.\d+){3,}")
 _IP4 = re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}")
-_VERSION_BEFORE = re.compile(r"(?:\bversions?|\bv|\brelease|\bbuild|\bfirmware|\bupgrade|\bdriver|==|>=|~=)[\s:=v.]*$")
+_VERSION_BEFORE = re.compile(
+    r"(?:\b(?:versions?|v|release|sections?|chapters?|clauses?|build|firmware|upgrade|driver)|==|>=|~=)[\s:=v.]*$"
+)
 _PUBLISHED = frozenset({"0.0.0.0", "255.255.255.255"})  # noqa: S104 - named here to be left alone
 
 
@@ -82,10 +87,13 @@ def _ip6(page: Page, start: int, end: int) -> Iterator[Candidate]:
 
 
 def _is_ip6(value: str) -> bool:
-    """Times, C++ names and the addresses that every machine has are none."""
+    """Times, C++ names, fingerprints and the addresses that every machine has are none."""
     if value.count(":") < 2 or (value.count(":") < 7 and "::" not in value):
         return False
-    if not value.startswith(_ROUTED_PREFIXES) and len(list(filter(None, value.split(":")))) < _FEW_GROUPS:
+    groups = value.split(":")
+    if all(len(group) == 2 for group in groups):
+        return False
+    if not value.startswith(_ROUTED_PREFIXES) and len(list(filter(None, groups))) < _FEW_GROUPS:
         return False
     try:
         address = ipaddress.IPv6Address(value)

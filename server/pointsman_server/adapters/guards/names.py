@@ -160,7 +160,7 @@ _STREET_WORDS = (
 _SMALL_WORDS = rb"(?: (?:de|du|des|la|le|les|del|las|los|da|do|das|dos|el|e)\b| d'| l')*"
 _NAMED = rb"(?:" + _SMALL_WORDS + rb" ?[A-Z\xc0-\xde][A-Za-z\xc0-\xff'.-]{1,24}){1,4}"
 _ROMANCE_STREET = expression(
-    rb"(?:\b\d{1,5}(?: ?bis| ?ter)?,? )?" + _STREET_WORDS + _NAMED + rb"(?:,? (?:n\.? ?)?\d{1,5}\b)?"
+    rb"(?:\b\d{1,5}(?: ?bis| ?ter)?,? )?" + _STREET_WORDS + _NAMED + rb"(?:,? (?:n\.? ?)?\d{1,4}\b)?"
 )
 _ITALIAN_WORDS = rb"\b(?:[Vv]ia|[Vv]iale|[Pp]iazza|[Cc]orso|[Vv]icolo|[Bb]orgo|[Ss]trada)"
 _ITALIAN_STREET = expression(_ITALIAN_WORDS + _NAMED + rb",? \d{1,5}\b")
@@ -211,7 +211,7 @@ def _rule(pattern: bytes, find: Find) -> Rule:
 _GAP_OF_FIELD = r"\s{0,2}['\"]?"
 
 RULES = (
-    _rule(_INTRODUCTIONS, _after(r" ", needs_capitals=False)),
+    _rule(_INTRODUCTIONS, _after(r" ", needs_capitals=False, surname_first=True)),
     _rule(_TITLE, _after(r"\.? ")),
     _rule(_ADDRESSED, _after(r" ?", surname_first=True)),
     _rule(_FIELD, _after(_GAP_OF_FIELD, fewest=2, needs_capitals=False, surname_first=True)),

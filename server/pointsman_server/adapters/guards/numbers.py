@@ -64,17 +64,17 @@ def _numbers(page: Page, start: int, end: int) -> Iterator[Candidate]:
 
 def _in_run(page: Page, start: int, end: int) -> Iterator[Candidate]:
     groups = [match.span() for match in _GROUP.finditer(page.text, start, end)]
-    prefixed = start
-    place = 0
+    place = free_from = 0
     while place < len(groups):
         if _is_date(page, groups[place : place + 3]):
-            place += 3
+            place = free_from = place + 3
             continue
-        begin = prefixed if place == 0 else groups[place][0]
+        begin = start if place == 0 else groups[place][0]
         for last in range(min(len(groups), place + _MOST_GROUPS), place, -1):
-            found = _judged(page, begin, groups[place:last])
+            found = _judged(page, begin, groups[place:last], is_whole=place == free_from)
             if found is not None:
                 yield found
+                free_from = last
                 place = last - 1
                 break
         place += 1
@@ -85,7 +85,8 @@ def _window(page: Page, start: int, groups: list[tuple[int, int]]) -> _Window:
     return _Window(page, start, groups[-1][1], tuple(map(len, parts)), "".join(parts))
 
 
-def _judged(page: Page, start: int, groups: list[tuple[int, int]]) -> Candidate | None:
+def _judged(page: Page, start: int, groups: list[tuple[int, int]], is_whole: bool) -> Candidate | None:
+    """`is_whole`: no digits that belong to nothing stand right before; a phone is never the end of a number."""
     window = _window(page, start, groups)
     if not _FEWEST_DIGITS <= len(window.digits) <= _MOST_DIGITS:
         return None
@@ -96,7 +97,8 @@ def _judged(page: Page, start: int, groups: list[tuple[int, int]]) -> Candidate 
     if _is_glued(page, groups[0][0] if start == groups[0][0] else start):
         return _card(window) if "card" in window.cues.named else None
     international = page.text[window.start] == "+"
-    return (not international and (_card(window) or _national(window))) or _phone(window)
+    proven = None if international else _card(window) or _national(window)
+    return proven or (_phone(window) if is_whole else None)
 
 
 _EXTENSION = re.compile(r"x\d|ext", re.IGNORECASE)
@@ -195,6 +197,8 @@ def _fits(kind: str, window: _Window) -> bool:
         return window.lengths == (3, 2, 4) and window.separators == {"-"}
     if window.lengths in _PROOF_ENOUGH.get(kind, ()):
         return not cues.close("phone") and not cues.close("other")
+    if not cues.named and kind in cues_in(window.page.after(window.end, NEAR // 2)).named:
+        return True
     quiet = cues.nearest == "" and not speaks_of_phones(window.page)
     if kind == "IL_ID":
         return quiet and any("\u05d0" <= character <= "\u05ea" for character in window.page.before(window.start, NEAR))
@@ -206,7 +210,7 @@ def _is_il_id(digits: str) -> bool:
 
 
 def _is_sin(digits: str) -> bool:
-    return luhn.is_valid(digits) and digits[0] not in "08"
+    return luhn.is_valid(digits) and digits[0] != "8"
 
 
 def _is_aadhaar(digits: str) -> bool:

@@ -47,7 +47,7 @@ class PhoneJudge:
         if len(digits) > _CLOSE_MOST_DIGITS + 1 or len(set(digits)) == 1:
             return False
         if written.startswith("+") or (digits.startswith("00") and len(digits) > 10):
-            return cues.close("phone") or _is_international(digits, written)
+            return cues.close("phone") or _is_american(written) or _is_international(digits, written)
         if cues.close("phone") and self._is_plain_after_a_word(place, written):
             return True
         if is_phone_by_what_follows(place.page.after(place.end, _FOLLOWING)):
@@ -63,7 +63,7 @@ class PhoneJudge:
         return not sentence_ends or len(place.digits) >= 9 or len(place.lengths) > 1
 
 
-_AMERICAN = re.compile(r"(?:1[ .-]?)?(?:\([2-9]\d\d\) ?|[2-9]\d\d[.-])\d{3}[ .-]\d{4}")
+_AMERICAN = re.compile(r"(?:(?:00)?1[ .-]?)?(?:\([2-9]\d\d\) ?|[2-9]\d\d[.-])\d{3}[ .-]\d{4}")
 _TRUNK = re.compile(r"\(?0[1-9]")
 
 

@@ -9,7 +9,7 @@ from pointsman_server.adapters.guards.rules import Candidate, Find, Page, Rank, 
 
 _FEWEST_DIFFERENT = 8
 _PLACEHOLDER = re.compile(
-    r"example|placeholder|your[_-]?|changeme|redacted|dummy|sample|xxxx|0000000|1234567890|abcdefgh|\*\*\*|\.\.\.",
+    r"example|placeholder|your[_-]?|changeme|redacted|dummy|sample|xxxx|0000000|\*\*\*|\.\.\.",
     re.IGNORECASE,
 )
 
@@ -92,7 +92,7 @@ def _setting(kind: str, accept: Callable[[str], bool], length: int, rank: Rank =
         match = form.match(page.text, end)
         if match is None:
             return
-        value = match.group().rstrip(".!?:")
+        value = match.group().rstrip(".:")
         if accept(value):
             yield Candidate(end, end + len(value), kind, rank)
 

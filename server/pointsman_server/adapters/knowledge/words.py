@@ -55,7 +55,7 @@ FILLERS = frozenset(
 
 def words_of(text: str) -> list[str]:
     """All words in their order, lower case, without accents; "What's" is one word, "e-book" two."""
-    plain = unicodedata.normalize("NFKD", text.casefold())
+    plain = unicodedata.normalize("NFKD", text).casefold()
     plain = "".join(one for one in plain if not unicodedata.combining(one)) if not plain.isascii() else plain
     plain = unicodedata.normalize("NFC", plain)
     words: list[str] = []

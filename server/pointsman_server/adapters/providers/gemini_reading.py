@@ -8,6 +8,7 @@ from typing import Any
 
 import orjson
 
+from pointsman_server.adapters.providers.certainty import certainty_of_mean
 from pointsman_server.adapters.providers.gemini_citations import read_citations
 from pointsman_server.adapters.providers.gemini_failures import failure_of_error
 from pointsman_server.adapters.providers.gemini_turns import DIALECT
@@ -82,7 +83,8 @@ class AnswerReader:
     """
 
     __slots__ = (
-        "_has_calls", "_next_key", "_open_kind", "_response_id", "_sources", "_texts", "finished", "has_candidate",
+        "_has_calls", "_mean_log_probability", "_next_key", "_open_kind", "_response_id", "_sources", "_texts",
+        "finished", "has_candidate",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -92,6 +94,7 @@ class AnswerReader:
         self._sources: list[Mapping[str, Any]] = []
         self._has_calls = False
         self._response_id = ""
+        self._mean_log_probability: object = None
         self.has_candidate = False
         self.finished = False
 
@@ -120,13 +123,14 @@ class AnswerReader:
             events.append(Finished(FinishReason.CONTENT_FILTER, str(reason)))
 
     def finish(self, reason: object) -> list[ReplyEvent]:
-        """The sources, whose places in the text are known only now, and the end."""
+        """The sources, whose places in the text are known only now, how sure the model was, and the end."""
         self.finished = True
         text = "".join(self._texts)
         events: list[ReplyEvent] = [
             CitationFound(citation) for candidate in self._sources for citation in read_citations(candidate, text)
         ]
-        return [*events, _read_finish(reason, self._has_calls)]
+        certainty = certainty_of_mean(self._mean_log_probability)
+        return [*events, *certainty, _read_finish(reason, self._has_calls)]
 
     def _read_candidate(self, candidate: Mapping[str, Any], events: list[ReplyEvent]) -> None:
         self.has_candidate = True
@@ -137,6 +141,7 @@ class AnswerReader:
                     self._read_part(part, events)
         if candidate.get("groundingMetadata") or candidate.get("citationMetadata"):
             self._sources.append(candidate)
+        self._mean_log_probability = candidate.get("avgLogprobs", self._mean_log_probability)
         reason = candidate.get("finishReason")
         if reason not in _NOT_FINISHED:
             events.extend(self.finish(reason))

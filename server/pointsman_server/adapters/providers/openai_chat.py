@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from pointsman_server.adapters.providers.certainty import TokenCertainty
 from pointsman_server.adapters.providers.dialect import Outgoing, StreamReader
 from pointsman_server.adapters.providers.json_reading import CountReader, as_list, as_object, as_text, read_object
 from pointsman_server.adapters.providers.openai_chat_pieces import ReasoningDetails, ToolCalls, details_text
@@ -101,6 +102,7 @@ class OpenAiChat:
         events: list[ReplyEvent] = []
         answer.read_envelope(body, events)
         answer.read_whole(message, events)
+        answer.read_certainty(choice)
         answer.read_finish(choice)
         return [*events, *answer.close()]
 
@@ -156,6 +158,7 @@ class _ChatStream:
             delta = choice.get("delta")
             if isinstance(delta, dict):
                 answer.read_piece(delta, events)
+            answer.read_certainty(choice)
             answer.read_finish(choice)
         if chunk.get("object") == _PERPLEXITY_DONE:
             events += self._close()
@@ -170,12 +173,13 @@ class _Answer:
     """What an answer has said so far, be it in one piece or in many."""
 
     __slots__ = (
-        "_blocks", "_calls", "_citations", "_details", "_envelope", "_finish", "_model", "_response_id", "_usage",
-        "finished", "refused",
+        "_blocks", "_calls", "_certainty", "_citations", "_details", "_envelope", "_finish", "_model", "_response_id",
+        "_usage", "finished", "refused",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self._calls = ToolCalls()
+        self._certainty = TokenCertainty()
         self._details = ReasoningDetails()
         self._citations: set[Citation] = set()
         self._blocks = 0
@@ -262,6 +266,12 @@ class _Answer:
                 self._citations.add(citation)
                 events.append(CitationFound(citation))
 
+    def read_certainty(self, choice: _Json) -> None:
+        """Takes in the log-probabilities, which come where the deployment's options ask for them."""
+        told = choice.get("logprobs")
+        if told:
+            self._certainty.read(as_object(told).get("content"))
+
     def read_finish(self, choice: _Json) -> None:
         """Takes in why the model stopped, if the choice says so."""
         if choice.get("error"):
@@ -279,7 +289,7 @@ class _Answer:
             events.append(OpaqueDelta(_DETAILS, _DIALECT, REASONING_DETAILS, details))
         if isinstance(self._usage, dict):
             events.append(UsageReport(_read_usage(self._usage)))
-        return [*events, Finished(self._reason(), self._finish)]
+        return [*events, *self._certainty.events(), Finished(self._reason(), self._finish)]
 
     def _reason(self) -> FinishReason:
         reason = _FINISH_REASONS.get(self._finish.lower(), FinishReason.UNKNOWN)

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from pointsman_server.adapters.providers.certainty import TokenCertainty
 from pointsman_server.adapters.providers.dialect import Outgoing, StreamReader
 from pointsman_server.adapters.providers.json_reading import CountReader, as_list, as_object, as_text, read_object
 from pointsman_server.adapters.providers.openai_errors import fault_in_answer, read_error_body
@@ -21,6 +22,7 @@ from pointsman_server.domain.catalog import Dialect
 from pointsman_server.domain.faults import FaultKind, ProviderFault
 from pointsman_server.domain.ports import ProviderCall
 from pointsman_server.domain.reply import (
+    Certainty,
     Citation,
     CitationFound,
     Finished,
@@ -212,7 +214,7 @@ class _Answer:
         if isinstance(usage, dict):
             events.append(UsageReport(_read_usage(usage)))
         raw = as_text(as_object(response.get("incomplete_details")).get("reason")) or status
-        return [*events, Finished(self._reason(raw), raw)]
+        return [*events, *_read_certainty(response.get("output")), Finished(self._reason(raw), raw)]
 
     def _reason(self, raw: str) -> FinishReason:
         reason = _FINISH_REASONS.get(raw, FinishReason.UNKNOWN)
@@ -334,6 +336,15 @@ def _read_source(annotation: _Json, before: int) -> Citation | None:
             return Citation(document_id=file_id, title=name, start_index=start, end_index=end)
         case _:
             return None
+
+
+def _read_certainty(output: object) -> list[Certainty]:
+    """From the log-probabilities of the text, which come where the options include `message.output_text.logprobs`."""
+    told = TokenCertainty()
+    for item in map(as_object, as_list(output)):
+        for part in map(as_object, as_list(item.get("content"))):
+            told.read(part.get("logprobs"))
+    return told.events()
 
 
 def _read_usage(usage: _Json) -> Usage:

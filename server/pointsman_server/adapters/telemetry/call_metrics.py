@@ -89,9 +89,8 @@ class CallMetrics:
         if self._is_over:
             return
         # Where a provider left a count out, ours stands in the completion.
-        for told, counted in zip(completion.attempts, self._ended, strict=False):
-            if told is not counted and told.deployment is counted.deployment:
-                self._count_usage(told, counted)
+        for told, counted in _filled_in(completion.attempts, self._ended):
+            self._count_usage(told, counted)
         if self._call.embedding is None:
             self._count_cache(completion)
         self._end("succeeded")
@@ -180,6 +179,19 @@ class AttemptMetrics:
         """See `AttemptWatch.ended`."""
         self._call.count(self, attempt)
         self._call.attempt_ended(self, attempt)
+
+
+def _filled_in(told: Sequence[Attempt], ended: Sequence[Attempt]) -> Iterator[tuple[Attempt, Attempt]]:
+    """The accounts that changed since their attempts ended, each with what it was."""
+    told_ids, ended_ids = set(map(id, told)), set(map(id, ended))
+    changed = [one for one in ended if id(one) not in told_ids]
+    for one in told:
+        if id(one) in ended_ids:
+            continue
+        before = next((was for was in changed if (was.deployment.id, was.purpose) == (one.deployment.id, one.purpose)), None)
+        if before is not None:
+            changed.remove(before)
+            yield one, before
 
 
 def _tokens(account: Attempt) -> tuple[int, int, int, int, int]:

@@ -79,7 +79,7 @@ class CallSpan:
         self._attempts = 0
         self._fell_back = False
         self._last_error = ""
-        self._answer: AttemptSpan | None = None
+        self._answers: dict[str, AttemptSpan] = {}
 
     def decided(self, decision: Decision) -> None:
         """See `CallWatch.decided`."""
@@ -108,9 +108,10 @@ class CallSpan:
             return
         deployment, reply = completion.answered_by.deployment, completion.reply
         answer = vocab.of_answer(reply.model, reply.finish_reason.value)
-        if self._answer is not None:
+        for deployment_id, attempt in self._answers.items():
             # Counts that the provider left out are filled in by now, on the account of the last attempt.
-            self._answer.end(answer | vocab.of_usage(completion.attempts[-1].usage))
+            given = answer | vocab.of_usage(completion.attempts[-1].usage)
+            attempt.end(given if deployment_id == deployment.id else None)
         self._end(
             vocab.of_deployment(deployment)
             | answer
@@ -126,8 +127,8 @@ class CallSpan:
         """See `CallWatch.failed`. An error is told by its type: its text may be for the caller only."""
         if not self._span.is_recording():
             return
-        if self._answer is not None:
-            self._answer.end()
+        for attempt in self._answers.values():
+            attempt.end()
         if isinstance(error, CALLER_LEFT):
             self._end({vocab.OUTCOME: AttemptOutcome.CANCELLED.value, vocab.ERROR: _CANCELLED})
             return
@@ -141,9 +142,10 @@ class CallSpan:
         if account.outcome is not AttemptOutcome.SUCCEEDED or not self._span.is_recording():
             attempt.end()
             return
-        if self._answer is not None:
-            self._answer.end()
-        self._answer = attempt
+        earlier = self._answers.get(account.deployment.id)
+        if earlier is not None:
+            earlier.end()
+        self._answers[account.deployment.id] = attempt
 
     def _tell_decision(self, decision: Decision) -> None:
         plan = decision.plan

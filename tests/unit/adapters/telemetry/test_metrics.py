@@ -13,6 +13,7 @@ from kit.metric_table import COUNTERS_AND_GAUGES, HISTOGRAMS
 from kit.scraping import Scrape
 from pointsman_server.adapters.telemetry.call_metrics import CallMetrics
 from pointsman_server.adapters.telemetry.metrics import Metrics
+from pointsman_server.domain.cache import CacheOutcome
 from pointsman_server.domain.call import AttemptPurpose
 from pointsman_server.domain.catalog import Snapshot
 from pointsman_server.domain.errors import AttemptsFailed
@@ -47,6 +48,7 @@ def begin(metrics: Metrics, **changes: Any) -> CallMetrics:
 def test_all_names_and_labels(metrics: Metrics) -> None:
     metrics.watch_load(calls_in_flight=lambda: 3, queued_calls=lambda: 1)
     metrics.watch_dropped("traces", lambda: 7)
+    metrics.watch_cache(answers=lambda: 4, evicted=lambda: 5, dropped=lambda: 6)
     metrics.observe("Complete", "OK", 0.2)
     metrics.record_loop_lag(0.002)
     metrics.retried(Operation.COMPLETE, 1)
@@ -57,6 +59,7 @@ def test_all_names_and_labels(metrics: Metrics) -> None:
     watch.first_content()
     running.ended(attempt(A, first_token_seconds=0.1))
     watch.completed(completion(attempt(A)))
+    begin(metrics).completed(completion(attempt(A), attempts=(), cache=CacheOutcome.HIT_EXACT, saved_micro_usd=15))
     found = scrape(metrics)
     promised = {**COUNTERS_AND_GAUGES} | {f"{name}_count": labels for name, labels in HISTOGRAMS.items()}
     ours = {name: labels for name, labels in found.label_names.items() if not name.endswith(("_bucket", "_sum"))}
@@ -66,6 +69,11 @@ def test_all_names_and_labels(metrics: Metrics) -> None:
     assert all(found.value(name) > 0 for name in promised if name.startswith("process_"))
     assert found.value("pointsman_calls_in_flight") == 3
     assert found.value("pointsman_queued_calls") == 1
+    assert found.value("pointsman_cache_held_answers") == 4
+    assert found.value("pointsman_cache_evicted_total") == 5
+    assert found.value("pointsman_cache_dropped_total") == 6
+    assert found.all("pointsman_cache_lookups_total") == {("bypass",): 1, ("hit_exact",): 1}
+    assert found.all("pointsman_cache_saved_micro_usd_total") == {("a", "a-model", "a-provider"): 15}
     assert found.value("pointsman_telemetry_dropped_total", signal="traces") == 7
     assert found.value("pointsman_build_info", version="1.2.3", policy_version="v1") == 1
     assert found.all("pointsman_deployment_info") == {

@@ -104,6 +104,7 @@ def test_a_call_that_goes_well(traces: Traces) -> None:
         "pointsman.outcome": "succeeded",
         "pointsman.attempts": 1,
         "pointsman.cost_micro_usd": 15,
+        "pointsman.cache": "bypass",
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": "anthropic",
         "gen_ai.request.model": "a-1",

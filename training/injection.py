@@ -28,7 +28,7 @@ from training.injection_model import (
     train_weights,
     without_last,
 )
-from training.injection_rows import Row, fold_of, parts, read_rows, where
+from training.injection_rows import Row, digest_of, fold_of, parts, read_rows, where
 
 from pointsman_server.adapters.guards.injection import LastStep, LearnedInjectionDetector
 from pointsman_server.domain.injection import Source
@@ -43,11 +43,21 @@ _SEED = 3
 _OWN_EVERY = 3
 """One in so many own texts is there when the last step is trained: it is to weigh rows as others write them."""
 
-_FAMILIES_OF_SOURCES = ("garak", "PyRIT", "PurpleLlama", "BIPIA", "ASB", "NotInject", "WildGuard", "XSTest", "Self-Inst")
+_FAMILIES_OF_SOURCES = (
+    "garak",
+    "PyRIT",
+    "PurpleLlama",
+    "BIPIA",
+    "ASB",
+    "NotInject",
+    "WildGuard",
+    "XSTest",
+    "Self-Inst",
+)
 
 
-def train(file: Path) -> dict[str, Any]:
-    """The content of the data file."""
+def train(file: Path, *, left_out: bool = False) -> dict[str, Any]:
+    """The content of the data file; if asked, its record tells what is found of sources that were left out too."""
     development, held_out = parts(read_rows(file))
     own = [*own_rows(), *documents()]
     judged, judged_own = _judged_unseen(development, own)
@@ -63,20 +73,14 @@ def train(file: Path) -> dict[str, Any]:
         "rows": {"development": len(development), "held_out": len(held_out), "own": len(own)},
         "held_out_ids_sha256": digest_of(held_out),
         "development": _figures(judged.rows, [_probability(one) for one in unseen], detector.threshold),
-        "held_out": _figures(
-            held_out, [detector.score(row.text, Source.USER) for row in held_out], detector.threshold
-        ),
+        "held_out": _figures(held_out, [detector.score(row.text, Source.USER) for row in held_out], detector.threshold),
         "held_out_as_documents": _figures(
             held_out, [detector.score(row.text, Source.DOCUMENT) for row in held_out], detector.threshold
         ),
-        "left_out_sources": _left_out_sources(development, own, together, threshold),
     }
+    if left_out:
+        data["record"]["left_out_sources"] = _left_out_sources(development, own, together, threshold)
     return data
-
-
-def digest_of(rows: Sequence[Row]) -> str:
-    """Of the ids in order."""
-    return hashlib.sha256("\n".join(sorted(row.id for row in rows)).encode()).hexdigest()
 
 
 def _judged_unseen(development: Sequence[Row], own: Sequence[Row]) -> tuple[Judged, Judged]:
@@ -103,9 +107,7 @@ def _unseen_logits(judged: Judged, own: Judged, source: Source) -> Floats:
 
 
 def _part(judged: Judged, own: Judged, keep: Callable[[Row], bool]) -> Judged:
-    pairs = [
-        pair for one in (judged, own) for pair in zip(one.rows, one.inputs, strict=True) if keep(pair[0])
-    ]
+    pairs = [pair for one in (judged, own) for pair in zip(one.rows, one.inputs, strict=True) if keep(pair[0])]
     return Judged([row for row, _ in pairs], [inputs for _, inputs in pairs])
 
 
@@ -132,10 +134,12 @@ def _left_out_sources(
         left = where(development, lambda row, name=family: row.source.startswith(name))
         seen = where(development, lambda row, name=family: not row.source.startswith(name))
         detector = without_last(*train_weights([*seen, *own, *augmented([*seen, *own], _SEED)]))
-        step = train_last(_part(judged, Judged([], []), lambda row, name=family: not row.source.startswith(name)), Source.USER)
+        step = train_last(
+            _part(judged, Judged([], []), lambda row, name=family: not row.source.startswith(name)), Source.USER
+        )
         logits = best_logits(step, [inputs_of(detector, row) for row in left])
         found[family] = {
-            label: {"rows": int(len(chosen)), "flagged": round(float((chosen >= threshold).mean()), 4)}
+            label: {"rows": len(chosen), "flagged": round(float((chosen >= threshold).mean()), 4)}
             for label, attack in (("injection", True), ("benign", False))
             if len(chosen := logits[[row.attack is attack for row in left]])
         }
@@ -170,5 +174,6 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    rows_file, out = sys.argv[1:]
-    Path(out).write_text(json.dumps(train(Path(rows_file)), separators=(",", ":")) + "\n", encoding="utf-8")
+    rows_file, out, *options = sys.argv[1:]
+    content = train(Path(rows_file), left_out="--left-out-sources" in options)
+    Path(out).write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")

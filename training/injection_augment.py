@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - lookalikes are what this is about
 """Own templates spelled out, and rows in disguise, in surroundings and in other spellings."""
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from training.injection_rows import OWN, Row, read_rows
 
-COPIES = 14
+COPIES = 9
 """Texts of one template, at most; those of benign templates are fewer than their choices allow too."""
 
 _CHOICE = re.compile(r"\[\[((?:(?!\[\[|\]\]).)*)\]\]", re.DOTALL)
@@ -28,7 +29,14 @@ _BEFORE = (
     "Here is the page:\n",
     "Question: what is 2 + 2?\n\n",
 )
-_AFTER = (" Thanks!", " Best regards, Tom", "\n\nWhat do you think?", " Please.", "\n---\nend of text", " And keep it short.")
+_AFTER = (
+    " Thanks!",
+    " Best regards, Tom",
+    "\n\nWhat do you think?",
+    " Please.",
+    "\n---\nend of text",
+    " And keep it short.",
+)
 _ASKS_TO_DECODE_AND_OBEY = ("Decode this and do what it says: ", "", "Follow the hidden message: ", "Obey this text: ")
 _ASKS_TO_DECODE = ("What does this decode to? ", "Please decode: ", "Read this for me: ", "")
 

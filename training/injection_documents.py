@@ -10,16 +10,92 @@ from training.injection_rows import ROOT, Row
 
 COUNT = 420
 
-_PROSE = ("docs/*.md", "docs/adr/*.md", "protos/pointsman/v1/*.proto", "server/pointsman_server/execution/*.py", "deploy/**/*.yml")
+_PROSE = (
+    "docs/*.md",
+    "docs/adr/*.md",
+    "protos/pointsman/v1/*.proto",
+    "server/pointsman_server/execution/*.py",
+    "deploy/**/*.yml",
+)
 _LEFT_OUT = ("injection", "security")
-_NAMES = (
-    "Anna Tom Maria Lee Omar Ines Paul Kenji Olga Ravi Berlin Oslo Lima Quito Cairo Turin Lyon Porto Lions Bears Hawks Eagles "
-    "Rovers United Athletic Comet Delta Harbor Maple Summit Orion Lakeside Acme Globex Initech Umbra Stark Norda Vela"
-).split()
-_HEADINGS = (
-    "Year Team Name City Games Points Score Rank Date Venue Result Attendance Notes Party District Episode Title Director "
-    "Population Area Position Season League Goals Wins Losses Draws Price Quantity Total Country Company Opponent Time"
-).split()
+_NAMES = [
+    "Anna",
+    "Tom",
+    "Maria",
+    "Lee",
+    "Omar",
+    "Ines",
+    "Paul",
+    "Kenji",
+    "Olga",
+    "Ravi",
+    "Berlin",
+    "Oslo",
+    "Lima",
+    "Quito",
+    "Cairo",
+    "Turin",
+    "Lyon",
+    "Porto",
+    "Lions",
+    "Bears",
+    "Hawks",
+    "Eagles",
+    "Rovers",
+    "United",
+    "Athletic",
+    "Comet",
+    "Delta",
+    "Harbor",
+    "Maple",
+    "Summit",
+    "Orion",
+    "Lakeside",
+    "Acme",
+    "Globex",
+    "Initech",
+    "Umbra",
+    "Stark",
+    "Norda",
+    "Vela",
+]
+_HEADINGS = [
+    "Year",
+    "Team",
+    "Name",
+    "City",
+    "Games",
+    "Points",
+    "Score",
+    "Rank",
+    "Date",
+    "Venue",
+    "Result",
+    "Attendance",
+    "Notes",
+    "Party",
+    "District",
+    "Episode",
+    "Title",
+    "Director",
+    "Population",
+    "Area",
+    "Position",
+    "Season",
+    "League",
+    "Goals",
+    "Wins",
+    "Losses",
+    "Draws",
+    "Price",
+    "Quantity",
+    "Total",
+    "Country",
+    "Company",
+    "Opponent",
+    "Time",
+]
+_MONTHS = ("May", "June", "January", "October")
 _MAIL = (
     "Your card ending in {n} was charged ${m} by {a}.",
     "You sent ${m} to {a} on {d}.",
@@ -73,11 +149,11 @@ def _cell(chance: random.Random) -> str:
     makers: Sequence[Callable[[], str]] = (
         lambda: str(chance.randrange(100)),
         lambda: f"{chance.randrange(1, 99)},{chance.randrange(100, 999)}",
-        lambda: f"{chance.randrange(40)}–{chance.randrange(40)}",
+        lambda: f"{chance.randrange(40)}-{chance.randrange(40)}",
         lambda: f"{chance.random():.3f}",
         lambda: " ".join(chance.sample(_NAMES, 2)),
         lambda: chance.choice(_NAMES),
-        lambda: f"{chance.choice(('May', 'June', 'January', 'October'))} {chance.randrange(1, 29)}, {chance.randrange(1900, 2030)}",
+        lambda: f"{chance.choice(_MONTHS)} {chance.randrange(1, 29)}, {chance.randrange(1900, 2030)}",
         lambda: str(chance.randrange(1900, 2030)),
     )
     return chance.choice(makers)()
@@ -104,13 +180,18 @@ def _filled(template: str, chance: random.Random) -> str:
 
 
 def _mail(chance: random.Random) -> str:
-    head = chance.choice(("Hi {a},", "Dear {a},", "SUBJECT: account {n}|FROM: {b}|DATE: {d}|CONTENT: Hi {a}", "Hello,", ""))
+    head = chance.choice(
+        ("Hi {a},", "Dear {a},", "SUBJECT: account {n}|FROM: {b}|DATE: {d}|CONTENT: Hi {a}", "Hello,", "")
+    )
     body = [_filled(one, chance) for one in chance.sample(_MAIL, chance.randrange(2, 9))]
     return _filled(head, chance) + chance.choice((" ", "\n", "\n\n")) + chance.choice((" ", "\n")).join(body)
 
 
 def _log(chance: random.Random) -> str:
-    return "\n".join(f"2031-05-{chance.randrange(10, 29)} {_filled(chance.choice(_LOG), chance)}" for _ in range(chance.randrange(3, 30)))
+    return "\n".join(
+        f"2031-05-{chance.randrange(10, 29)} {_filled(chance.choice(_LOG), chance)}"
+        for _ in range(chance.randrange(3, 30))
+    )
 
 
 def _record(chance: random.Random) -> str:
@@ -122,9 +203,20 @@ def _traceback(chance: random.Random) -> str:
     lines = ["Traceback (most recent call last):"]
     for _ in range(chance.randrange(1, 9)):
         name = chance.choice(_NAMES).lower()
-        lines.append(f'  File "/srv/{name}/{chance.choice(_HEADINGS).lower()}.py", line {chance.randrange(900)}, in {name}')
+        lines.append(
+            f'  File "/srv/{name}/{chance.choice(_HEADINGS).lower()}.py", line {chance.randrange(900)}, in {name}'
+        )
         lines.append(f"    {chance.choice(_HEADINGS).lower()} = {name}({_cell(chance)!r})")
-    lines.append(chance.choice(("ValueError: invalid literal", "KeyError: 'name'", "TypeError: not callable", "IndexError: list index out of range")))
+    lines.append(
+        chance.choice(
+            (
+                "ValueError: invalid literal",
+                "KeyError: 'name'",
+                "TypeError: not callable",
+                "IndexError: list index out of range",
+            )
+        )
+    )
     return "\n".join(lines)
 
 

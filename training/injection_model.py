@@ -1,4 +1,4 @@
-"""The two steps of the injection detector, trained: weights of words, and the logistic regression over what they say."""
+"""The two steps of the injection detector, trained: weights of words, and a logistic regression over their sums."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 from training.injection_rows import Row
 
-from pointsman_server.adapters.guards.injection import CHUNK, LastStep, LearnedInjectionDetector
-from pointsman_server.adapters.guards.injection_features import BUCKETS, buckets
+from pointsman_server.adapters.guards.injection import LastStep, LearnedInjectionDetector
+from pointsman_server.adapters.guards.injection_features import BUCKETS, LONGEST, buckets
 from pointsman_server.adapters.guards.injection_normalise import views
 from pointsman_server.domain.injection import Source
 
@@ -23,7 +23,7 @@ UNKNOWABLE = "indirect_plain"
 
 _SCALES = (8, 24, 64)
 _STRIDE = 2
-_MOST_WINDOWS = 24
+_MOST_WINDOWS = 8
 _LARGEST = 127
 _INVERSE_PENALTY = 6.0
 _UNTRUSTED_KINDS = ("indirect_injection", UNKNOWABLE, "benign_document", "document")
@@ -50,7 +50,7 @@ def windows(row: Row) -> Iterator[Window]:
     for view in views(row.text):
         if view.disguised and not row.attack:
             continue
-        found = buckets(view.text[: 2 * CHUNK])
+        found = buckets(view.text[:LONGEST])
         words = found.shape[1]
         if not words:
             continue
@@ -85,7 +85,7 @@ def train_weights(rows: Sequence[Row], rounds: int = 2) -> tuple[NDArray[np.int8
     kept = np.ones(len(several), dtype=bool)
     coefficients = np.zeros(BUCKETS)
     for _ in range(rounds):
-        model = LogisticRegression(C=_INVERSE_PENALTY, solver="liblinear", max_iter=200, tol=1e-3)
+        model = LogisticRegression(C=_INVERSE_PENALTY, solver="liblinear", max_iter=60, tol=1e-2)
         balance = np.where(labels, 1.0, labels[kept].sum() / max((~labels[kept]).sum(), 1) * 1.5 + 0.5)
         model.fit(matrix[kept], labels[kept], sample_weight=(weights * balance)[kept])
         coefficients = model.coef_[0]

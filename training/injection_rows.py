@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -53,27 +53,33 @@ def grouped(rows: Sequence[Row]) -> list[Row]:
     for place, of_row in enumerate(runs):
         for run in of_row:
             holders[run].append(place)
-    leader = list(range(len(rows)))
+    leaders = _Leaders(len(rows))
+    for place, of_row in enumerate(runs):
+        shared = Counter(other for run in of_row for other in holders[run])
+        for other, count in shared.items():
+            if count >= _LEAST_SHARED * min(len(of_row), len(runs[other])):
+                leaders.join(place, other)
+    names: dict[int, str] = {}
+    for place, row in enumerate(rows):
+        leader, name = leaders.of(place), _digest(row.text)
+        names[leader] = min(names.get(leader, name), name)
+    return [row._replace(group=names[leaders.of(place)]) for place, row in enumerate(rows)]
 
-    def find(place: int) -> int:
-        while leader[place] != place:
-            leader[place] = leader[leader[place]]
-            place = leader[place]
+
+class _Leaders:
+    """Sets of places, each known by one of them."""
+
+    def __init__(self, count: int) -> None:
+        self._next = list(range(count))
+
+    def of(self, place: int) -> int:
+        while self._next[place] != place:
+            self._next[place] = self._next[self._next[place]]
+            place = self._next[place]
         return place
 
-    for place, of_row in enumerate(runs):
-        shared: dict[int, int] = defaultdict(int)
-        for run in of_row:
-            for other in holders[run]:
-                shared[other] += 1
-        for other, count in shared.items():
-            if other != place and count >= _LEAST_SHARED * min(len(of_row), len(runs[other])):
-                leader[find(place)] = find(other)
-    names = {find(place): "" for place in range(len(rows))}
-    for place, row in enumerate(rows):
-        name = _digest(row.text)
-        names[find(place)] = min(names[find(place)] or name, name)
-    return [row._replace(group=names[find(place)]) for place, row in enumerate(rows)]
+    def join(self, one: int, other: int) -> None:
+        self._next[self.of(one)] = self.of(other)
 
 
 def is_held_out(row: Row) -> bool:
@@ -90,6 +96,11 @@ def parts(rows: Sequence[Row]) -> tuple[list[Row], list[Row]]:
     """Development and held-out."""
     known = grouped(rows)
     return [row for row in known if not is_held_out(row)], [row for row in known if is_held_out(row)]
+
+
+def digest_of(rows: Sequence[Row]) -> str:
+    """Of the ids in order."""
+    return hashlib.sha256("\n".join(sorted(row.id for row in rows)).encode()).hexdigest()
 
 
 def where(rows: Iterable[Row], keep: Callable[[Row], bool]) -> list[Row]:

@@ -330,6 +330,7 @@ CLASS_BY_REASON: Mapping[str, type[PointsmanError]] = MappingProxyType(
         "OVERLOADED": Unavailable,
         "DRAINING": Unavailable,
         "STORE_UNAVAILABLE": Unavailable,
+        "GUARD_UNAVAILABLE": Unavailable,
         "STREAM_INTERRUPTED": StreamInterrupted,
         "READER_TOO_SLOW": StreamInterrupted,
         "ANSWER_INVALID": AnswerInvalid,

@@ -12,7 +12,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from kit.running import RichError, compile_for_test, connected, running_service
+from kit.running import RichError, compile_for_test, connected, running_service, spec
 from kit.upstream import Script as Bytes
 from kit.upstream import json_script, running_upstream
 from pointsman.v1 import (
@@ -194,7 +194,7 @@ class TestFailover:
         async with house() as one:
             one.first.use(Script((Rule(Behaviour(fault=Fault.STATUS_400), first_call=2),)))
             error = await one.refused(*TEXTS)
-            assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST")
+            assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "PROVIDER_INVALID_REQUEST")
             row = (await one.usage())["vec"]
             assert row.usage.cost_micro_usd > 0  # the first batch was answered
             assert row.calls == 1
@@ -310,16 +310,14 @@ class TestRequests:
             error = await one.refused("cats", deployment="talker")
             assert (error.code, error.fields) == (grpc.StatusCode.INVALID_ARGUMENT, ["deployment"])
             router: Any = router_service_pb2_grpc.RouterServiceStub(one.channel)
-            spec = completion_pb2.CompletionSpec(
-                messages=[{"role": completion_pb2.ROLE_USER, "parts": [{"text": "Hello"}]}]
-            )
-            decided = await router.Route(router_service_pb2.RouteRequest(completion=spec))
+            asked = spec("Hello")
+            decided = await router.Route(router_service_pb2.RouteRequest(completion=asked))
             assert decided.decision.chosen.deployment == "talker"
             left_out = {one.deployment: one.detail for one in decided.decision.excluded}
             assert left_out == dict.fromkeys(["first", "second"], "its model only makes vectors")
-            spec.deployment = "first"
+            asked.deployment = "first"
             with pytest.raises(grpc.aio.AioRpcError) as caught:
-                await router.Complete(router_service_pb2.CompleteRequest(completion=spec))
+                await router.Complete(router_service_pb2.CompleteRequest(completion=asked))
             assert RichError(caught.value).fields == ["completion.deployment"]
 
     async def test_what_is_wrong_is_named(self) -> None:

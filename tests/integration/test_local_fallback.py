@@ -70,13 +70,14 @@ async def test_questions_in_other_words_are_answered_with_their_source(ask: Any)
     assert len(KNOWN) >= 200
     answered = right = 0
     slowest = 0.0
+    failures: set[grpc.StatusCode] = set()
     async with stubs(real_model_at(nobody_listens())) as (stub, _):
         for question, source in KNOWN:
             started = time.monotonic()
             try:
                 answer = await ask(stub, question)
             except grpc.RpcError as error:
-                assert error.code() is grpc.StatusCode.UNAVAILABLE
+                failures.add(error.code())
                 continue
             slowest = max(slowest, time.monotonic() - started)
             assert provider_of(answer) == "local"
@@ -88,6 +89,7 @@ async def test_questions_in_other_words_are_answered_with_their_source(ask: Any)
             answered += bool(answer.citations)
             right += any(is_source(source, *one) for one in told(answer))
     print(f"answered {answered / len(KNOWN):.3f}, with the right source {right / len(KNOWN):.3f}, {slowest:.2f} s")
+    assert failures <= {grpc.StatusCode.UNAVAILABLE}
     assert answered / len(KNOWN) >= LEAST_ANSWERED
     assert right / len(KNOWN) >= LEAST_RIGHT
     assert slowest < DEADLINE_SECONDS

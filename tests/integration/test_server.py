@@ -189,7 +189,7 @@ def without_ids(message: completion_pb2.Message) -> completion_pb2.Message:
     return same
 
 
-@pytest.mark.parametrize("name", sorted(demo().deployments))
+@pytest.mark.parametrize("name", sorted(demo().answering))
 async def test_a_stream_folds_into_the_whole_answer(house: House, name: str) -> None:
     question = question_for(name)
     whole = await house.router.Complete(CompleteRequest(completion=question))

@@ -28,6 +28,7 @@ COUNTERS_AND_GAUGES: Mapping[str, tuple[str, ...]] = {
     "pointsman_calls_in_flight": (),
     "pointsman_queued_calls": (),
     "pointsman_shed_total": ("reason",),
+    "pointsman_guard_hits_total": ("guard", "found", "action"),
     "pointsman_cache_lookups_total": ("outcome",),
     "pointsman_cache_saved_micro_usd_total": _DEPLOYMENT,
     "pointsman_cache_held_answers": (),

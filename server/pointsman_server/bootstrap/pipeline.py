@@ -72,7 +72,8 @@ def build_embeddings(
 ) -> EmbeddingPipeline:
     """The journey of texts that become vectors, over the same adapters; its retries have a budget of their own."""
     dispatcher = _build_dispatcher(memory, adapters, telemetry, governing, counter, clock)
-    return EmbeddingPipeline(dispatcher, memory, governing, ledger, telemetry, counter, clock, ids)
+    guards = build_guards(telemetry)
+    return EmbeddingPipeline(dispatcher, memory, governing, guards, ledger, telemetry, counter, clock, ids)
 
 
 def _build_dispatcher(

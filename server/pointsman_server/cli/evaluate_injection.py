@@ -71,8 +71,6 @@ def show_injection(console: Console, report: InjectionReport) -> None:
     table = make_table(("label", "kind", "texts", "flagged", "share", "95 %"), right=("texts", "flagged", "share"))
     for line in report.kinds:
         interval = f"{line.low:.1%} to {line.high:.1%}"
-        table.add_row(
-            line.label, as_shown(line.kind), str(line.rows), str(line.flagged), f"{line.share:.1%}", interval
-        )
+        table.add_row(line.label, as_shown(line.kind), str(line.rows), str(line.flagged), f"{line.share:.1%}", interval)
     console.print()
     console.print(table)

@@ -168,16 +168,11 @@ class _Packer:
 
     def pack(self, ranked: Sequence[Shown], room_tokens: int) -> list[Shown]:
         """The documents that fit together, one of them cut if need be."""
-        target = room_tokens
-        for _ in range(3):
+        kept, target = self._take(ranked, room_tokens), room_tokens
+        # Parts of a text have, by a token here and there, not the same tokens as the whole.
+        while (excess := self.size(kept, room_tokens) - room_tokens) > 0:
+            target -= excess + LEAST_CUT_TOKENS
             kept = self._take(ranked, target)
-            excess = self.size(kept, room_tokens) - room_tokens
-            if excess <= 0:
-                return kept
-            # Parts of a text have, by a token here and there, not the same tokens as the whole.
-            target -= excess
-        while self.size(kept, room_tokens) > room_tokens:
-            kept.pop()
         return kept
 
     def size(self, shown: Sequence[Shown], limit_tokens: int) -> int:

@@ -64,7 +64,7 @@ class Traits(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CachedAnswer:
-    """An answer as it is kept. `cost_micro_usd` is what it cost when it was made."""
+    """An answer as it is kept. `cost_micro_usd` is what it cost when it was made; `certainty` as in `Reply`."""
 
     parts: tuple[TextPart | ReasoningPart, ...]
     citations: tuple[Citation, ...]
@@ -72,6 +72,7 @@ class CachedAnswer:
     model: str
     deployment_id: str
     cost_micro_usd: int
+    certainty: float | None = None
 
     @property
     def size_bytes(self) -> int:

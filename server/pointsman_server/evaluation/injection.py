@@ -106,9 +106,7 @@ def judge_texts(score: Score, threshold: float, texts: Sequence[Labelled]) -> li
     return [Judgement(value, value >= threshold) for value in scores]
 
 
-def measure_injection(
-    texts: Sequence[Labelled], judgements: Sequence[Judgement], threshold: float
-) -> InjectionReport:
+def measure_injection(texts: Sequence[Labelled], judgements: Sequence[Judgement], threshold: float) -> InjectionReport:
     """Compares with the labels, as far as there are any."""
     pairs = list(zip(texts, judgements, strict=True))
     attacks = sorted(judged.score for text, judged in pairs if text.attack is True)

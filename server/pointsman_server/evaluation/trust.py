@@ -77,7 +77,7 @@ class _Nowhere:
 
 
 def measure_confidence(data: RoutingData, verdicts: Sequence[Verdict]) -> list[ConfidenceReport]:
-    """One report for each error of the policy: qualities are learned from one half of the prompts, the other replayed."""
+    """For each error of the policy: qualities are learned from one half of the prompts, the other replayed."""
     return [_report(misjudged, data, verdicts) for misjudged in MISJUDGED_LOG_ODDS]
 
 

@@ -1,6 +1,6 @@
 """The journey of texts that become vectors: the rooms of a completion, with several calls where one is too small.
 
-Prepare → Decide → Reserve → Dispatch (batch by batch) → Settle.
+Guard → Prepare → Decide → Reserve → Dispatch (batch by batch) → Settle.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from pointsman_server.execution.batches import Batches
 from pointsman_server.execution.dispatch import Dispatcher
 from pointsman_server.execution.dispatch_record import DispatchRecord
 from pointsman_server.execution.governing import Governing, used_tokens, with_rejections
+from pointsman_server.execution.guarding import Guards
 from pointsman_server.execution.pipeline import Memory
 from pointsman_server.execution.sizing import size_texts
+from pointsman_server.execution.text_guarding import guard_texts
 
 
 class EmbeddingPipeline:
@@ -32,6 +34,7 @@ class EmbeddingPipeline:
         dispatcher: Dispatcher,
         memory: Memory,
         governing: Governing,
+        guards: Guards,
         ledger: Ledger,
         telemetry: Telemetry,
         counter: TokenCounter,
@@ -41,6 +44,7 @@ class EmbeddingPipeline:
         self._dispatcher = dispatcher
         self._memory = memory
         self._governing = governing
+        self._guards = guards
         self._ledger = ledger
         self._telemetry = telemetry
         self._counter = counter
@@ -55,7 +59,7 @@ class EmbeddingPipeline:
         watch = self._telemetry.call(call, Operation.EMBED)
         try:
             await self._governing.admit(call, answers=True)
-            wanted = _wanted(call)
+            call, wanted = await guard_texts(self._guards, call, _wanted(call))
             decision, plan = await self._decide(call, wanted)
             watch.decided(decision)
             completion = await self._answer(call, wanted, decision, plan, watch)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from pointsman_server.decision.engine import decide
 from pointsman_server.decision.facts import facts_of
@@ -17,7 +18,17 @@ from pointsman_server.domain.experience import NO_EXPERIENCE, Lesson
 from pointsman_server.domain.facts import Circumstances
 from pointsman_server.domain.health import HealthView
 from pointsman_server.domain.plan import Complexity, TokenEstimate
-from pointsman_server.domain.ports import CallWatch, Clock, DecisionLog, Ids, Ledger, Operation, Telemetry, TokenCounter
+from pointsman_server.domain.ports import (
+    CallWatch,
+    Clock,
+    DecisionLog,
+    Ids,
+    Ledger,
+    Operation,
+    Reservation,
+    Telemetry,
+    TokenCounter,
+)
 from pointsman_server.domain.record import DecisionRecord, PlanSummary, summarise
 from pointsman_server.domain.request import CompletionRequest
 from pointsman_server.execution.admission import DeploymentPlaces
@@ -32,6 +43,7 @@ from pointsman_server.execution.health import HealthBoard
 from pointsman_server.execution.prepare import count_exactly, count_input, get_ready
 from pointsman_server.execution.prompting import with_template
 from pointsman_server.execution.recall import Recall, Recalled, candidate_of, recalled_completion, replayed
+from pointsman_server.execution.second_opinions import SecondOpinions, Standing
 from pointsman_server.execution.sessions import SessionBook
 from pointsman_server.execution.settle import has_gaps, settle
 from pointsman_server.execution.trust import confidence_in
@@ -77,6 +89,7 @@ class Pipeline:
         self._clock = clock
         self._ids = ids
         self._recall = recall or Recall(clock)
+        self._second_opinions = SecondOpinions(dispatcher, clock)
 
     async def route(self, call: Call) -> Decision:
         """The decision alone: nothing is called, nothing is spent. It can be named by a later call."""
@@ -208,10 +221,11 @@ class Pipeline:
     async def _ask(
         self, call: Call, decision: Decision, recalled: Recalled, watch: CallWatch, *, stream: bool
     ) -> AsyncGenerator[CallEvent, None]:
-        record, restorer = DispatchRecord(), self._guards.restorer(call)
+        attempts: list[Attempt] = []
+        record, restorer = DispatchRecord(of_call=attempts), self._guards.restorer(call)
         worst_cost = max(candidate.worst_cost_micro_usd for candidate in decision.plan.candidates)
         charge = await self._governing.charge(call, decision)
-        used: Sequence[Attempt] = record.attempts
+        used: Sequence[Attempt] = attempts
         try:
             async with self._ledger.reserve(call, worst_cost) as reservation:
                 try:
@@ -221,11 +235,13 @@ class Pipeline:
                     async with aclosing(watched) as events:
                         async for event in events:
                             yield event
+                    settled = await self._settle(call, decision, record)
+                    settled = await self._second_opinion(call, settled, attempts, watch, reservation, stream=stream)
                 except BaseException:
-                    reservation.settle(record.attempts)
+                    reservation.settle(attempts)
                     raise
-                settled = replace(await self._settle(call, decision, record), cache=recalled.outcome)
-                completion = self._judged(call, self._guards.told(call, settled, restorer))
+                settled = replace(settled, cache=recalled.outcome)
+                completion = self._guards.told(call, settled, restorer)
                 reservation.settle(completion.attempts, estimated=completion.estimated)
                 used = completion.attempts
         finally:
@@ -258,9 +274,29 @@ class Pipeline:
     def _learn(self, call: Call, completion: Completion) -> None:
         self._memory.feedback.answered(call.request_id, call.tenant, _lesson_of(completion))
 
-    def _judged(self, call: Call, completion: Completion) -> Completion:
+    async def _second_opinion(
+        self,
+        call: Call,
+        settled: Completion,
+        attempts: list[Attempt],
+        watch: CallWatch,
+        reservation: Reservation,
+        *,
+        stream: bool,
+    ) -> Completion:
+        """The answer with its confidence: this one, or a better one where the policy has others asked.
+
+        What was streamed stands.
+        """
+        if stream:
+            return self._judged(call, settled)
+        settle, judge = partial(self._settle, call, settled.decision), partial(self._judged, call)
+        standing = Standing(call, settled, attempts, watch, reservation, settle, judge)
+        return await self._second_opinions.best(standing)
+
+    def _judged(self, call: Call, completion: Completion, agreement: float | None = None) -> Completion:
         own = self._memory.feedback.own(call.tenant, _lesson_of(completion))
-        return replace(completion, confidence=confidence_in(call, completion, own))
+        return replace(completion, confidence=confidence_in(call, completion, own, agreement))
 
 
 def _lesson_of(completion: Completion) -> Lesson:

@@ -46,9 +46,11 @@ _HARMLESS = frozenset(
         "usage_estimated",
         "max_output_tokens_clamped",
         "repaired",
+        "escalated",
         "retried",
         "fallback",
         "hedged",
+        "escalated",
     }
 )
 """Warnings that say nothing against an answer. Any other, those not known here too, keeps it out of the cache."""
@@ -266,6 +268,7 @@ def recalled_completion(call: Call, decision: Decision, recalled: Recalled) -> C
             citations=answer.citations,
             response_id="",
             model=answer.model,
+            certainty=answer.certainty,
         ),
         usage=Usage(0, output_tokens=0),
         estimated=False,
@@ -328,4 +331,5 @@ def _answer_of(completion: Completion) -> CachedAnswer | None:
         model=reply.model,
         deployment_id=completion.answered_by.deployment.id,
         cost_micro_usd=completion.cost_micro_usd,
+        certainty=reply.certainty,
     )

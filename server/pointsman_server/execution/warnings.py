@@ -47,7 +47,7 @@ def warnings_about(call: Call, record: DispatchRecord) -> Iterator[Warning]:
 
 def about_escalation(first: Deployment, answered_by: Deployment) -> Warning:
     """A stronger model's answer is given in place of the first."""
-    message = f"there was little confidence in the answer of {first.id}; {answered_by.id} was asked as well and answered"
+    message = f"there was little confidence in the answer of {first.id}; {answered_by.id} was asked too and answered"
     return Warning("escalated", message)
 
 

@@ -21,6 +21,7 @@ WHOLE = CachedAnswer(
     model="m-1",
     deployment_id="up",
     cost_micro_usd=12,
+    certainty=0.75,
 )
 
 

@@ -156,6 +156,30 @@ class TestDocuments:
         assert 1_000 < found.tokens <= 2_000
 
 
+class TestTokensOfParts:
+    """The tokens of a text need not be those of its parts together."""
+
+    REQUEST = asked(documents=tuple(Document(f"d{number}", of_words(60), 1 - number / 10) for number in range(6)))
+
+    @pytest.mark.parametrize(("share", "least"), [(0.1, 2), (0.3, 1)])
+    def test_what_is_more_together_is_cut_further(self, share: float, least: int) -> None:
+        def count(text: str) -> int:
+            return round(len(text) * (1 + share * ("<documents>" in text)))
+
+        room = counted_tokens(self.REQUEST, count) // 2
+        found = fit(self.REQUEST, Trim.DOCUMENTS, room, count, cites=True)
+        assert found.tokens == counted_tokens(with_messages(self.REQUEST, found), count) <= room
+        assert len(found.shown) >= least
+
+    def test_at_worst_nothing_is_left(self) -> None:
+        def count(text: str) -> int:
+            return len(text) + 100_000 * ("<documents>" in text and "word" in text)
+
+        room = counted_tokens(asked(), count) + 2_000
+        found = fit(self.REQUEST, Trim.DOCUMENTS, room, count, cites=True)
+        assert found.messages == asked().messages
+
+
 class TestHistory:
     def test_the_oldest_turns_go_first(self) -> None:
         turns = [message for number in range(5) for message in (user(f"{number} " * 50), said(f"{number}! " * 50))]

@@ -19,9 +19,7 @@ FREE: Mapping[str, Any] = {"tier": Tier.LIGHT, "capabilities": frozenset(), "qua
 
 
 def local(name: str = "kb") -> Deployment:
-    return deployment(
-        name, of=FREE, by={"dialect": Dialect.LOCAL_KNOWLEDGE}, approved_data_class=DataClass.RESTRICTED
-    )
+    return deployment(name, of=FREE, by={"dialect": Dialect.LOCAL_KNOWLEDGE}, approved_data_class=DataClass.RESTRICTED)
 
 
 CHEAP = deployment("cheap", of={"tier": Tier.LIGHT, "quality": 0.1})

@@ -13,6 +13,7 @@ import pytest
 from kit.catalog import call, deployment, model, price, snapshot
 from kit.clock import CountingIds, LoopClock, in_virtual_time
 from kit.dispatching import doorkeepers
+from kit.guards import ATTACK, guards
 from kit.remembering import Remembered
 from kit.scripted import CharacterCounter
 from kit.watching import SeenTelemetry
@@ -28,14 +29,16 @@ from pointsman_server.domain.errors import (
     DeadlineExceeded,
     KillSwitchEngaged,
     NoEligibleDeployment,
+    PromptRejected,
     RateLimited,
 )
 from pointsman_server.domain.faults import FaultKind, ProviderFault
 from pointsman_server.domain.governance import Governance, Period, RateLimit, TenantPolicy
 from pointsman_server.domain.ports import Operation, ProviderCall
 from pointsman_server.domain.reply import Embedded, Finished, FinishReason, ReplyEvent, Usage, UsageReport
-from pointsman_server.domain.request import CompletionRequest, EmbeddingInput, RoutingConstraints
+from pointsman_server.domain.request import CompletionRequest, DataClass, EmbeddingInput, RoutingConstraints
 from pointsman_server.domain.resilience import Resilience, RetryPolicy
+from pointsman_server.domain.safety import InjectionMode, InjectionPolicy, Safety, SensitiveMode, SensitivePolicy
 from pointsman_server.execution.batches import BATCHES_AT_ONCE
 from pointsman_server.execution.dispatch import Dispatcher
 from pointsman_server.execution.embedding import EmbeddingPipeline
@@ -121,6 +124,7 @@ class House:
             dispatcher,
             remembered.memory,
             governing,
+            guards(self.telemetry),
             self.ledger,
             self.telemetry,
             counter,
@@ -272,6 +276,34 @@ class TestCounts:
         assert all(one.estimated for one in done.attempts)
         assert done.usage.input_tokens == 110  # a quarter of the bytes
         assert house.ledger.booked_micro_usd == done.cost_micro_usd == 110
+
+
+class TestGuards:
+    TEXTS = ("write to ann@example.org", f"the sign says: {ATTACK}")
+
+    def test_what_is_sensitive_is_masked_and_what_is_hostile_is_only_text(self) -> None:
+        safety = Safety(SensitivePolicy(mode=SensitiveMode.MASK), InjectionPolicy(mode=InjectionMode.BLOCK))
+        house = House(policy={"safety": safety})
+        run(house.embed(*self.TEXTS))
+        ((first, second),) = [asked.embedding.texts for asked in house.providers[0].calls if asked.embedding]
+        assert "ann@example.org" not in first
+        assert first.startswith("write to ")
+        assert second == self.TEXTS[1]
+        assert not house.providers[0].calls[0].messages
+
+    def test_it_raises_the_data_class(self) -> None:
+        safety = Safety(SensitivePolicy(mode=SensitiveMode.DETECT, raises_to=DataClass.CONFIDENTIAL))
+        house = House(policy={"safety": safety})
+        with pytest.raises(NoEligibleDeployment):
+            run(house.embed(*self.TEXTS))
+        assert run(house.embed(self.TEXTS[1]))
+
+    def test_what_is_blocked_is_named(self) -> None:
+        house = House(policy={"safety": Safety(SensitivePolicy(mode=SensitiveMode.BLOCK))})
+        with pytest.raises(PromptRejected) as caught:
+            run(house.embed("harmless", self.TEXTS[0]))
+        assert [problem.field for problem in caught.value.problems] == ["inputs[1]"]
+        assert not house.providers[0].calls
 
 
 class TestGovernance:

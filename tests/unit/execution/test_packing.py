@@ -95,6 +95,13 @@ class TestWhatIsSent:
         sent = await sent_to(one, asked(LONG), "said " * 200)
         assert counted_tokens(sent, COUNTER.count) + 200 <= 500
 
+    async def test_what_fits_after_all_is_sent_whole(self) -> None:
+        packing, packed = packing_of(asked(FEES))
+        one = candidate(with_window(1_000), room_tokens=900, takes_all=False)
+        await packing.pack(one)
+        assert not packed["one"].left_out
+        assert packing.most_output_tokens(one) == one.max_output_tokens
+
     async def test_it_is_packed_once_for_each(self) -> None:
         packing, packed = packing_of(asked(LONG))
         first = candidate(with_window(1_000), room_tokens=500, takes_all=False)

@@ -244,7 +244,7 @@ class TestRules:
 
 GOOD = [
     completed(reply={"parts": (ReasoningPart("hm", "s"), TextPart("yes", "s"))}),
-    completed(reply={"citations": (Citation(url="https://a.example"),)}),
+    completed(reply={"citations": (Citation(url="https://a.example"),), "certainty": 0.9}),
     completed(warnings=(Warning("fallback", "x"), Warning("usage_estimated", "x"))),
 ]
 BAD = {
@@ -273,7 +273,8 @@ def test_what_is_kept_comes_back_whole(answer: Any) -> None:
         await told(recall, answer=answer)
         found = (await recall.find(asked())).answer
         assert found is not None
-        assert (found.parts, found.citations) == (answer.reply.parts, answer.reply.citations)
+        reply = answer.reply
+        assert (found.parts, found.citations, found.certainty) == (reply.parts, reply.citations, reply.certainty)
 
     trial(steps)
 

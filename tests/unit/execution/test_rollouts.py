@@ -217,10 +217,12 @@ class TestCounting:
         trial.watch.retried(Operation.COMPLETE, 1)
         trial.watch.hedged(won=True)
         trial.watch.shed("calls")
+        trial.watch.guard_hit("sensitive", "EMAIL", "mask", 2)
         trial.watch.breaker_changed("one", BreakerState.CLOSED, BreakerState.OPEN)
         (seen,) = trial.telemetry.calls
         assert (seen.decisions, seen.first_contents, seen.error) == ([decision], 1, FAILED)
         assert [one.deployment_id for one in seen.attempts] == ["one"]
+        assert trial.telemetry.guard_hits == [("sensitive", "EMAIL", "mask", 2)]
 
     async def test_without_a_canary_nothing_is_between(self, trial: Trial) -> None:
         await trial.house.desk.stop("key_1", "")

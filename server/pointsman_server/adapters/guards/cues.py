@@ -53,7 +53,7 @@ _WORDS = {
         r"|amount|total|sum)\b"
     ),
 }
-_CUE = re2.compile("|".join(_WORDS.values()))
+_CUE = re2.compile("|".join(_WORDS.values()).encode())
 _PHONE_WORD = re2.compile(f"(?i){_WORDS['phone']}".encode())
 _KINDS = {kind: re.compile(words) for kind, words in _WORDS.items()}
 
@@ -80,10 +80,12 @@ class Cues(NamedTuple):
 def cues_in(before: str) -> Cues:
     """`before`: what stands before the number, in small letters."""
     named, nearest, end = set(), "", 0
-    for match in _CUE.finditer(before.encode("utf-8", "replace").decode("utf-8")):
-        nearest, end = _kind_of(match.group()), match.end()
+    written = before.encode("utf-8", "replace")
+    for match in _CUE.finditer(written):
+        start, end = match.span()
+        nearest = _kind_of(written[start:end])
         named.add(nearest)
-    return Cues(frozenset(named), nearest, len(before) - end)
+    return Cues(frozenset(named), nearest, len(written[end:].decode("utf-8")))
 
 
 def speaks_of_phones(page: Page) -> bool:
@@ -94,8 +96,8 @@ def speaks_of_phones(page: Page) -> bool:
 
 
 @lru_cache(maxsize=1024)
-def _kind_of(cue: str) -> str:
-    return next((kind for kind, words in _KINDS.items() if words.match(cue)), "")
+def _kind_of(cue: bytes) -> str:
+    return next((kind for kind, words in _KINDS.items() if words.match(cue.decode("utf-8"))), "")
 
 
 def is_phone_by_what_follows(after: str) -> bool:

@@ -111,9 +111,7 @@ def _is_base58check(value: str) -> bool:
 
 def _is_bech32(value: str) -> bool:
     prefix, _, data = value.rpartition("1")
-    values = [ord(c) >> 5 for c in prefix] + [0] + [ord(c) & 31 for c in prefix] + [_BECH32.find(c) for c in data]
-    if min(values) < 0:
-        return False
+    values = [ord(c) >> 5 for c in prefix] + [0] + [ord(c) & 31 for c in prefix] + [_BECH32.index(c) for c in data]
     check = 1
     for word in values:
         top = check >> 25

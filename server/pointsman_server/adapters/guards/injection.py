@@ -24,7 +24,7 @@ DATA = "data/injection.json"
 WINDOWS = (6, 16, 48)
 """Words of the windows whose likeliest counts, so that an attack is seen in whatever surrounds it."""
 
-CHUNK, OVERLAP = 4_096, 512
+CHUNK, OVERLAP = 1_536, 256
 """Characters that are judged at once; of a longer text the likeliest piece counts."""
 
 SIGNS = len(WINDOWS) + 4
@@ -56,7 +56,9 @@ class LastStep(NamedTuple):
 class LearnedInjectionDetector:
     """Weights of words and their neighbours, patterns, and a last step over both. Keeps nothing of a text."""
 
-    def __init__(self, weights: NDArray[np.int8], unit: float, last: Mapping[Source, LastStep], threshold: float) -> None:
+    def __init__(
+        self, weights: NDArray[np.int8], unit: float, last: Mapping[Source, LastStep], threshold: float
+    ) -> None:
         self._weights = weights
         self._unit = unit
         self._last = last
@@ -128,6 +130,6 @@ def learned() -> Mapping[str, Any]:
 def shipped_detector() -> LearnedInjectionDetector:
     """The detector that ships with the package, ready for its first text."""
     detector = LearnedInjectionDetector.load(learned())
-    for text in ("ready", "прêt"):
+    for text in ("ready", "prêt"):
         detector.score(text, Source.USER)
     return detector

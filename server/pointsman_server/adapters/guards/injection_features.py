@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from functools import cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,10 @@ _BEGINNING = 5
 _CODE_POINTS = 0x20000
 _UNSPACED = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x3400, 0x9FFF), (0xAC00, 0xD7A3))
 
-_salts = [np.uint64(((2 * number + 1) * 0xD1342543DE82EF95 + 0xAF251AF3B0F025B5) % (1 << 64) | 1) for number in range(16)]
+_salts = [
+    np.uint64(((2 * number + 1) * 0xD1342543DE82EF95 + 0xAF251AF3B0F025B5) % (1 << 64) | 1) for number in range(16)
+]
+_NONE: _Numbers = np.zeros((_KINDS, 0), dtype=np.int64)
 _SHIFT = np.uint64(64 - BITS)
 _HALF = np.uint64(32)
 
@@ -87,7 +90,7 @@ def _base_letter(one: str) -> int:
 
 
 def buckets(text: str) -> _Numbers:
-    """Shape (kinds, words): for every word of the text the buckets of what begins with it. `LONGEST` characters at most."""
+    """Shape (kinds, words): for every word the buckets of what begins with it. At most `LONGEST` characters."""
     if text.isascii():
         codes = _ASCII[np.frombuffer(b"\0" + text.encode("ascii") + b"\0", dtype=np.uint8)]
         starts, ends = _edges(codes)
@@ -98,7 +101,7 @@ def buckets(text: str) -> _Numbers:
         codes = table.folded[points]
         starts, ends = _edges_between(codes, table.alone[points])
     if not len(starts):
-        return np.zeros((_KINDS, 0), dtype=np.int64)
+        return _NONE
     return _combined(codes, starts, ends)
 
 
@@ -144,8 +147,3 @@ def _hashed(words: _Words, beginnings: _Words, count: int) -> _Numbers:
     found *= _salts[12]
     found >>= _SHIFT
     return found.view(np.int64)
-
-
-def no_buckets() -> Any:
-    """For a text without words."""
-    return np.zeros((_KINDS, 0), dtype=np.int64)

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001, SIM905 - lookalikes are what this is about, and words in a row are easier to read than a list
 """What a text says once its disguises are taken off, as other texts to be judged beside it.
 
 A disguise is undone only where a cheap sign of it is seen, so an ordinary text costs one pass over it.
@@ -21,7 +22,7 @@ MOST_VIEWS = 6
 _INVISIBLE = re.compile(
     "[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f"
     "\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
-    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+    "\ud800-\udfff\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 _CONTROL = re.compile("[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]")
 _OVERLAYS = re.compile("[\u0300-\u036f\u0483-\u0489\u20d0-\u20ff]")
@@ -47,13 +48,10 @@ _HEX = re.compile(r"(?:(?:0x|\\x|%)?[0-9A-Fa-f]{2}[\s,:]{0,2}){12,}")
 _BINARY = re.compile(r"(?:[01]{8}\s*){8,}")
 _ENTITIES = re.compile(r"&#(x?)([0-9A-Fa-f]{2,6});|\\u(?:00)?([0-9A-Fa-f]{2,4})")
 _MORSE = re.compile(r"(?:[.\-]{1,5}[ /]+){12,}[.\-]{1,5}")
-_MORSE_LETTERS = dict(
-    zip(
-        ".- -... -.-. -.. . ..-. --. .... .. .--- -.- .-.. -- -. --- .--. --.- .-. ... - ..- ...- .-- -..- -.-- --..".split(),
-        "abcdefghijklmnopqrstuvwxyz",
-        strict=True,
-    )
+_MORSE_CODES = (
+    ".- -... -.-. -.. . ..-. --. .... .. .--- -.- .-.. -- -. --- .--. --.- .-. ... - ..- ...- .-- -..- -.-- --.."
 )
+_MORSE_LETTERS = dict(zip(_MORSE_CODES.split(), "abcdefghijklmnopqrstuvwxyz", strict=True))
 _SHIFTED = re.compile(r"[A-Za-z][A-Za-z' ,.?!;:\-]{7,}")
 _PIG_WORD = re.compile(r"\b([a-z]+?)([bcdfghjklmnpqrstvwxz]{0,3}|y|qu)[aw]?ay\b", re.IGNORECASE)
 
@@ -254,7 +252,8 @@ _SIGNS = (
     _Sign(r"(?i)rot-?13|\b(?:gur|naq|lbh|lbhe|vtaber|cebzcg|flfgrz|vafgehpgvbaf?|cerivbhf|cnffjbeq)\b", _rotated),
     _Sign(r"(?i)\bcaesar\b", _shifted),
     _Sign(
-        r"(?i)\b(?:eht|dna|ruoy|erongi|drageris?d|tegrof|tpmorp|metsys|suoiverp|snoitcurtsni|drowssap|laever)\b", _turned
+        r"(?i)\b(?:eht|dna|ruoy|erongi|drageris?d|tegrof|tpmorp|metsys|suoiverp|snoitcurtsni|drowssap|laever)\b",
+        _turned,
     ),
     _Sign(r"(?i)(?:\b[a-z]+[bcdfghjklmnpqrstvwxzw]ay\b\W+(?:\w+\W+)?){3}", _from_pig_latin),
 )

@@ -71,7 +71,7 @@ def _ip4(page: Page, start: int, end: int) -> Iterator[Candidate]:
     yield Candidate(start, end, "IP", Rank.CHECKED)
 
 
-_IP6 = expression(rb"[0-9A-Fa-f]*:[0-9A-Fa-f]*:[0-9A-Fa-f:.]*")
+_IP6 = expression(rb"[0-9A-Fa-f:.]*::[0-9A-Fa-f:.]*|(?:[0-9A-Fa-f]{1,4}:){7}[0-9A-Fa-f:.]*")
 _LONGEST_IP6 = 45
 _ROUTED_PREFIXES = ("2", "3", "fe8", "fe9", "fea", "feb", "fc", "fd", "ff", "64:ff9b", "::ffff:")
 _FEW_GROUPS = 4
@@ -135,6 +135,6 @@ RULES = (
         _hidden_mail,
     ),
     Rule(rb"\d\.\d+\.\d+\.\d", _DOTTED, _ip4),
-    Rule(rb"[0-9A-Fa-f:]:[0-9A-Fa-f]*:", _IP6, _ip6),
+    Rule(rb"::|:[0-9A-Fa-f]+:[0-9A-Fa-f]+:[0-9A-Fa-f]+:", _IP6, _ip6),
     Rule(_PAIR + rb"[:-]" + _PAIR + rb"[:-]" + _PAIR + rb"[:-]|[0-9A-Fa-f]{4}\.[0-9A-Fa-f]{4}\.", _MAC, _mac),
 )

@@ -52,6 +52,8 @@ class _Window:
 
 
 def _numbers(page: Page, start: int, end: int) -> Iterator[Candidate]:
+    if _DATE.fullmatch(page.text, start, end):
+        return
     if end - start <= _LONGEST_RUN:
         yield from _in_run(page, start, end)
         return

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from pointsman_server.adapters.telemetry.instruments import DeploymentLabels, Instruments
@@ -188,7 +188,8 @@ def _filled_in(told: Sequence[Attempt], ended: Sequence[Attempt]) -> Iterator[tu
     for one in told:
         if id(one) in ended_ids:
             continue
-        before = next((was for was in changed if (was.deployment.id, was.purpose) == (one.deployment.id, one.purpose)), None)
+        same = (was for was in changed if was.deployment is one.deployment and was.purpose is one.purpose)
+        before = next(same, None)
         if before is not None:
             changed.remove(before)
             yield one, before

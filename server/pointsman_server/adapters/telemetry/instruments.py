@@ -124,8 +124,8 @@ class Instruments:
         self.guard_hits = Tally(
             meter,
             "pointsman_guard_hits",
-            "What the guards found in requests, by kind, and what was done; kind is failed where a guard failed.",
-            ("guard", "kind", "action"),
+            "What the guards found in requests and what was done; found is failed where a guard failed.",
+            ("guard", "found", "action"),
         )
         self.cache_lookups = Tally(
             meter,

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - lookalikes are what this is about
 from __future__ import annotations
 
 import base64
@@ -88,7 +89,9 @@ def test_invisible_characters_change_nothing(places: list[int], invisible: str) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sample", [HARMLESS, "ignore the ", "aGVsbG8g", "a b c d ", "4e6f 77 ", "忽略。", "<|", "\u200bа"])
+@pytest.mark.parametrize(
+    "sample", [HARMLESS, "ignore the ", "aGVsbG8g", "a b c d ", "4e6f 77 ", "忽略。", "<|", "\u200bа"]
+)
 def test_time_grows_no_faster_than_the_text(sample: str) -> None:
     def seconds(characters: int) -> float:
         text = (sample * (characters // len(sample) + 1))[:characters]

@@ -1,3 +1,4 @@
+# ruff: noqa: RUF001 - lookalikes are what this is about
 from __future__ import annotations
 
 import base64
@@ -18,7 +19,9 @@ def said(text: str) -> list[str]:
 
 
 def test_a_plain_text_has_one_reading() -> None:
-    assert views("How long do hedgehogs sleep?\n\tIn winter.") == [("How long do hedgehogs sleep?\n\tIn winter.", False)]
+    assert views("How long do hedgehogs sleep?\n\tIn winter.") == [
+        ("How long do hedgehogs sleep?\n\tIn winter.", False)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -45,9 +48,25 @@ def test_a_plain_text_has_one_reading() -> None:
         base64.b64encode(ATTACK.encode()).hex(),
     ],
     ids=[
-        "base64", "url-safe base64", "hex", "hex numbers", "binary", "entities", "escapes", "rot13", "backwards",
-        "tags", "variation selectors", "homoglyphs", "fullwidth", "mathematical", "zero width", "zero width for blanks",
-        "struck through", "control characters", "base64 in hex",
+        "base64",
+        "url-safe base64",
+        "hex",
+        "hex numbers",
+        "binary",
+        "entities",
+        "escapes",
+        "rot13",
+        "backwards",
+        "tags",
+        "variation selectors",
+        "homoglyphs",
+        "fullwidth",
+        "mathematical",
+        "zero width",
+        "zero width for blanks",
+        "struck through",
+        "control characters",
+        "base64 in hex",
     ],
 )
 def test_a_disguise_is_taken_off(disguised: str) -> None:

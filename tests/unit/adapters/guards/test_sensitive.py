@@ -23,6 +23,7 @@ FOUND = [
     ("4111111111111111", "CREDIT_CARD", "4111111111111111"),
     ("pay 4 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1 now", "CREDIT_CARD", "4 1 1 1 1 1 1 1 1 1 1 1 1 1 1 1"),
     ("４１１１ １１１１ １１１１ １１１１", "CREDIT_CARD", "４１１１ １１１１ １１１１ １１１１"),
+    ("pay (4111 1111 1111 1111)", "CREDIT_CARD", "4111 1111 1111 1111"),
     ("card:\n4111\n1111\n1111\n1111", "CREDIT_CARD", "4111\n1111\n1111\n1111"),
     ("amex 3782 822463 10005", "CREDIT_CARD", "3782 822463 10005"),
     ("my old visa card 4222222222222", "CREDIT_CARD", "4222222222222"),
@@ -41,7 +42,7 @@ FOUND = [
     ("0044 7911 123456 is my mobile", "PHONE", "0044 7911 123456"),
     ("טלפון 050-255-8142", "PHONE", "050-255-8142"),
     ("name,phone\nx,612 345 678", "PHONE", "612 345 678"),
-    ("(call 030 1234567)", "PHONE", "030 1234567"),
+    ("call (030 1234567)", "PHONE", "030 1234567"),
     ("תעודת זהות 123456782", "IL_ID", "123456782"),
     ("943 476 5919 is my NHS number", "UK_NHS", "943 476 5919"),
     ("NINO AB 12 34 56 C", "UK_NINO", "AB 12 34 56 C"),
@@ -82,6 +83,13 @@ NOT_FOUND = [
     "pip install foo==1.2.3.4",
     "127.0.0.1 and ::1 are loopback",
     "1.2.3.4.5.6",
+    "release-10.1.2.3",
+    "10.1.2.3-rc1",
+    "meet jo at home dot and",
+    "+1234567 points",
+    "+999 1234 56789",
+    "1zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz",
+    "about 3.12 Main Street",
     "meet me at example.com",
     "regex for e-mail: [a-z]+@[a-z]+",
     "git@github.com:org/repo.git",
@@ -160,7 +168,7 @@ def test_a_card_in_a_long_table_of_numbers_is_found() -> None:
 
 
 def test_many_phones_are_found_without_asking_for_each() -> None:
-    text = "".join(f"mail;x\nphone;0{171_000_0000 + number}\n" for number in range(300))
+    text = "".join(f"x;0{171_000_0000 + number}\n" for number in range(300))
     assert len(SCANNER.scan(text)) == 300
 
 
@@ -172,7 +180,8 @@ def test_names_beyond_a_page_full_are_left_out() -> None:
 PIECES = st.sampled_from(
     ["+49 30 1234567", "call 555-123-4567", "\u200b", "４１１１", "DE89 3704 0044 0532 0130 00", "john [at] x dot com",
      "…", "Dr. ", "name: ", "12 ", "\ud800", "½", " שמי ", "住所は1丁目", "-----BEGIN PRIVATE KEY-----", "born ",
-     "1.1.1990", "sk-", "a@b.co", "::", "fe80::1", "名前は", "\n", "password=", "(", ".", "passport no ", "4 1 1 1 1 1 1 1"]
+     "1.1.1990", "sk-", "a@b.co", "::", "fe80::1", "名前は", "\n", "password=", "(", ".", "passport no ",
+     "4 1 1 1 1 1 1 1"]
 )  # fmt: skip
 MIXED = st.lists(PIECES | st.text(alphabet=st.characters(), max_size=4), max_size=12).map("".join)
 

@@ -86,7 +86,9 @@ def test_of_a_question_with_very_many_words_the_rarest_are_sought() -> None:
 
 
 def test_it_stays_quick_with_many_passages() -> None:
-    passages = [Passage(str(n), f"Question {n} of part {n % 97}", f"Answer {n} about matter {n % 1013}.") for n in range(5_000)]
+    passages = [
+        Passage(str(n), f"Question {n} of part {n % 97}", f"Answer {n} about matter {n % 1013}.") for n in range(5_000)
+    ]
     index = KnowledgeIndex(passages)
     began = time.process_time()
     assert find(index, "What is the answer about matter 77 in qestion 1090?")[0].match > 0.3

@@ -43,7 +43,9 @@ def test_forms_of_a_word_have_one_stem(same: tuple[str, ...]) -> None:
     assert len(set(map(stem, same))) == 1, {word: stem(word) for word in same}
 
 
-@pytest.mark.parametrize("apart", [("bus", "but"), ("ring", "rung"), ("2fa", "2fas"), ("über", "üben"), ("this", "thus")])
+@pytest.mark.parametrize(
+    "apart", [("bus", "but"), ("ring", "rung"), ("2fa", "2fas"), ("über", "üben"), ("this", "thus")]
+)
 def test_others_do_not(apart: tuple[str, str]) -> None:
     assert stem(apart[0]) != stem(apart[1])
 

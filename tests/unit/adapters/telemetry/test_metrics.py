@@ -51,6 +51,7 @@ def test_all_names_and_labels(metrics: Metrics) -> None:
     metrics.watch_cache(answers=lambda: 4, evicted=lambda: 5, dropped=lambda: 6)
     metrics.observe("Complete", "OK", 0.2)
     metrics.record_loop_lag(0.002)
+    metrics.guard_hit("injection", "user", "flag")
     metrics.retried(Operation.COMPLETE, 1)
     metrics.budget_used(BudgetAlert(BudgetKey("shop", "month", "2026-11"), 80, 1_000, 801))
     watch = begin(metrics)
@@ -282,6 +283,8 @@ def test_retries_hedges_and_refusals(metrics: Metrics) -> None:
     metrics.hedged(won=True)
     metrics.hedged(won=False)
     metrics.shed("queue")
+    metrics.guard_hit("sensitive", "EMAIL", "mask", 2)
+    metrics.guard_hit("injection", "user", "flag")
     found = scrape(metrics)
     assert found.all("pointsman_retries_total") == {
         ("1", "complete"): 1,
@@ -290,6 +293,7 @@ def test_retries_hedges_and_refusals(metrics: Metrics) -> None:
     }
     assert found.all("pointsman_hedges_total") == {("won",): 1, ("lost",): 1}
     assert found.all("pointsman_shed_total") == {("queue",): 1}
+    assert found.all("pointsman_guard_hits_total") == {("mask", "EMAIL", "sensitive"): 2, ("flag", "user", "injection"): 1}
     assert 'pointsman_shed_total{reason="reader"} 0.0' in found.text
 
 

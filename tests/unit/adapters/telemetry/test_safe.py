@@ -46,6 +46,7 @@ EVERYTHING = [
     "retried",
     "hedged",
     "shed",
+    "guard_hit",
     "call",
     "decided",
     "attempt",
@@ -62,6 +63,7 @@ def tell_all(telemetry: SafeTelemetry) -> dict[str, str]:
     telemetry.retried(Operation.COMPLETE, 1)
     telemetry.hedged(won=True)
     telemetry.shed("calls")
+    telemetry.guard_hit("sensitive", "EMAIL", "mask")
     watch = telemetry.call(CALL, Operation.COMPLETE)
     watch.decided(decision(A))
     running = watch.attempt(A, AttemptPurpose.FIRST)

@@ -16,7 +16,7 @@ from kit.accounts import SECRET, attempt, cancelled, completion, decision, faile
 from kit.catalog import call, deployment, plan, rejection, request, snapshot
 from pointsman_server.adapters.telemetry.tracing import CallSpan, Tracing
 from pointsman_server.domain.call import AttemptPurpose
-from pointsman_server.domain.catalog import Dialect
+from pointsman_server.domain.catalog import Dialect, EmbeddingTraits
 from pointsman_server.domain.errors import AttemptsFailed, FieldProblem, InvalidRequest
 from pointsman_server.domain.faults import FaultKind, ProviderFault
 from pointsman_server.domain.health import BreakerState
@@ -303,6 +303,20 @@ class TestTheTrace:
         assert trace.get_current_span() is trace.INVALID_SPAN
 
 
+def test_vectors_are_told_as_what_they_are(traces: Traces) -> None:
+    place = deployment("v", of={"embedding": EmbeddingTraits(3)})
+    watch = traces.begin(Operation.EMBED)
+    watch.decided(decision(place))
+    account = attempt(place, usage=Usage(input_tokens=9, output_tokens=0))
+    watch.attempt(place, AttemptPurpose.FIRST).ended(account)
+    watch.completed(completion(account))
+    of_call, of_attempt = told(traces.named("pointsman.embed")), told(traces.named("embeddings v-1"))
+    assert of_call["gen_ai.operation.name"] == of_attempt["gen_ai.operation.name"] == "embeddings"
+    assert of_attempt["gen_ai.usage.input_tokens"] == 9
+    assert of_call["pointsman.decision.id"] == "dec_1"
+    assert not of_call.keys() & {"pointsman.task", "pointsman.tier"}
+
+
 def test_a_simulated_provider_goes_by_no_other_name(traces: Traces) -> None:
     simulated = deployment("a", by={"simulated": True})
     traces.begin().attempt(simulated, AttemptPurpose.FIRST).ended(failed(simulated))
@@ -333,4 +347,5 @@ def test_what_is_no_part_of_a_call_makes_no_spans(traces: Traces) -> None:
     traces.tracing.retried(Operation.COMPLETE, 1)
     traces.tracing.hedged(won=True)
     traces.tracing.shed("calls")
+    traces.tracing.guard_hit("sensitive", "EMAIL", "mask")
     assert traces.spans == []

@@ -1,0 +1,113 @@
+"""What the injection detector is measured with was not there when it learned, and it does what is promised."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+
+import pytest
+
+from kit.programs import ROOT, load_program
+from pointsman_server.adapters.guards.injection import learned, shipped_detector
+from pointsman_server.domain.injection import Source
+from pointsman_server.evaluation.injection import InjectionReport, Judgement, Labelled, measure_injection
+
+DATA = ROOT.parent / "shared" / "data" / "security" / "injection.jsonl"
+
+_WORD = re.compile(r"\w+")
+
+pytestmark = pytest.mark.skipif(not DATA.exists(), reason="the labelled texts (../shared/data/security) are not here")
+
+
+@pytest.fixture(autouse=True)
+def importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "training.injection_rows", load_program("training/injection_rows.py"))
+
+
+@cache
+def rows() -> tuple[Sequence[Any], Sequence[Any]]:
+    """Development and held-out."""
+    program: Any = load_program("training/injection_rows.py")
+    development, held_out = program.parts(program.read_rows(DATA))
+    return development, held_out
+
+
+@cache
+def held_out_report() -> InjectionReport:
+    detector = shipped_detector()
+    held_out = rows()[1]
+    scores = [detector.score(row.text, Source.USER) for row in held_out]
+    texts = [Labelled(row.id, "", row.attack, row.kind, Source.USER) for row in held_out]
+    judged = [Judgement(score, score >= detector.threshold) for score in scores]
+    return measure_injection(texts, judged, detector.threshold)
+
+
+def normalised(text: str) -> str:
+    return " ".join(_WORD.findall(text.casefold()))
+
+
+def shingles(text: str) -> frozenset[str]:
+    words = normalised(text).split()
+    return frozenset(" ".join(words[start : start + 8]) for start in range(max(len(words) - 7, 1)))
+
+
+@pytest.mark.slow
+def test_the_record_is_of_this_split() -> None:
+    training: Any = load_program("training/injection_rows.py")
+    assert learned()["record"]["rows"]["held_out"] == len(rows()[1])
+    assert learned()["record"]["held_out_ids_sha256"] == training.digest_of(rows()[1])
+
+
+@pytest.mark.slow
+def test_no_held_out_row_is_nearly_a_development_row() -> None:
+    seen: dict[str, set[int]] = {}
+    development, held_out = rows()
+    of_rows = [shingles(row.text) for row in development]
+    for place, runs in enumerate(of_rows):
+        for run in runs:
+            seen.setdefault(run, set()).add(place)
+    for row in held_out:
+        runs = shingles(row.text)
+        shared: dict[int, int] = {}
+        for run in runs:
+            for place in seen.get(run, ()):
+                shared[place] = shared.get(place, 0) + 1
+        nearest = max(shared.values(), default=0)
+        assert nearest < 0.5 * len(runs), row.id
+
+
+@pytest.mark.slow
+def test_no_held_out_row_is_an_own_text() -> None:
+    augment: Any = load_program("training/injection_augment.py")
+    own = {normalised(row.text) for row in augment.own_rows()}
+    assert [row.id for row in rows()[1] if normalised(row.text) in own] == []
+
+
+@pytest.mark.slow
+def test_no_text_of_the_fixture_was_learned() -> None:
+    augment: Any = load_program("training/injection_augment.py")
+    file = ROOT / "tests" / "fixtures" / "security" / "injection.jsonl"
+    texts = [json.loads(line)["text"] for line in file.read_text(encoding="utf-8").split("\n") if line]
+    own = {normalised(row.text) for row in [*augment.own_rows(), *rows()[0]]}
+    assert [text for text in texts if normalised(text) in own] == []
+
+
+@pytest.mark.slow
+def test_the_held_out_floors_are_met() -> None:
+    report = held_out_report()
+    assert report.auc is not None
+    assert report.true_positive_rate is not None
+    assert report.false_positive_rate is not None
+    assert report.auc >= 0.95
+    assert report.true_positive_rate >= 0.55
+    assert report.false_positive_rate <= 0.01
+
+
+@pytest.mark.slow
+def test_trigger_words_alone_are_not_flagged() -> None:
+    lines = [line for line in held_out_report().kinds if line.kind == "benign_trigger_words"]
+    assert sum(line.flagged for line in lines) <= 0.02 * sum(line.rows for line in lines)

@@ -151,6 +151,7 @@ class TestScrape:
 NEVER_COUNTED_HERE = (
     "pointsman_budget_alerts_total",
     "pointsman_cache_saved_micro_usd_total",
+    "pointsman_guard_hits_total",
     "pointsman_retries_total",
 )
 """A refused key is not tried once more, and nobody has a budget or a cache."""

@@ -86,10 +86,10 @@ def _overlap(one: frozenset[str], other: frozenset[str]) -> float:
 
 
 def _said(text: str) -> _Said:
-    written = text.split()
-    traits = traits_of(text) if len(written) <= SHORT_WORDS else None
+    text = _LIST_MARK.sub("", text)
+    traits = traits_of(text) if len(text.split()) <= SHORT_WORDS else None
     marks = traits.fixed if traits is not None else ()
-    numbers = {_plain_number(found) for found in _NUMBER.findall(_LIST_MARK.sub("", text))}
+    numbers = {_plain_number(found) for found in _NUMBER.findall(text)}
     numbers.update(mark.removeprefix("n:").split()[0] for mark in marks if mark.startswith("n:"))
     return _Said(
         words=frozenset(word for word in _words(text) if not _is_number(word, spelled=traits is not None)),

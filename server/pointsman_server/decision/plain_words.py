@@ -36,10 +36,11 @@ _LEAD = re.compile(
     re.IGNORECASE,
 )
 _TAIL = re.compile(
-    r"[\s,.!?;:-]+(?:please|kindly|if you (?:can|could|please|know)"
-    r"|(?<=[,.!?])\s*(?:thanks|thank you|thx|cheers)(?: a lot| so much| very much| in advance)?)\s*[.!?]*$",
+    r"(?:\b(?:please|kindly|if you (?:can|could|please|know))"
+    r"|[,.!?] ?(?:thanks|thank you|thx|cheers)(?: a lot| so much| very much| in advance)?)$",
     re.IGNORECASE,
 )
+_LAST_MARKS = " ,.!?;:-"
 _PHRASES: tuple[tuple[re.Pattern[str], str], ...] = tuple(
     (re.compile(pattern, re.IGNORECASE), wording)
     for pattern, wording in (
@@ -189,7 +190,7 @@ def _lengthened(text: str) -> str:
 def _without_courtesy(text: str) -> str:
     while (lead := _LEAD.match(text)) is not None and lead.end() < len(text):
         text = text[lead.end() :]
-    while (tail := _TAIL.search(text)) is not None and tail.start():
+    while (tail := _TAIL.search(text.rstrip(_LAST_MARKS))) is not None and tail.start():
         text = text[: tail.start()]
     return text
 

@@ -50,7 +50,6 @@ _HARMLESS = frozenset(
         "retried",
         "fallback",
         "hedged",
-        "escalated",
     }
 )
 """Warnings that say nothing against an answer. Any other, those not known here too, keeps it out of the cache."""

@@ -102,6 +102,36 @@ def test_a_folder_that_cannot_be_used_is_wrong_usage(cli: Cli, tmp_path: Path) -
     assert "items.parquet: cannot be read as Parquet" in result.stderr
 
 
+@pytest.fixture(scope="module")
+def large_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folder(tmp_path_factory.mktemp("large"), varied_prompts(520))
+
+
+def test_confidence_is_replayed_under_policies_that_are_right_and_wrong(cli: Cli, large_folder: Path) -> None:
+    result = cli("evaluate", "confidence", str(large_folder))
+    assert result.exit_code == 0, result.output
+    assert re.search(r"^nothing +3 +\d{3} +0\.\d{3} +0\.\d{3} +0\.\d{3}", result.stdout, re.MULTILINE)
+    assert re.search(r"^\+1\.0 log-odds +3 ", result.stdout, re.MULTILINE)
+    assert re.search(r"^-1\.0 log-odds +3 ", result.stdout, re.MULTILINE)
+
+
+def test_confidence_as_json_and_with_given_scores(cli: Cli, large_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "scores.csv"
+    assert cli("evaluate", "routing", str(large_folder), "--predictions", str(file)).exit_code == 0
+    judged = cli("evaluate", "confidence", str(large_folder), "--json").stdout
+    given = cli("evaluate", "confidence", str(large_folder), "--scores", str(file), "--json").stdout
+    found = json.loads(given)
+    assert [one["misjudged_log_odds"] for one in found] == [0.0, 1.0, -1.0]
+    assert found == json.loads(judged)
+    assert "capital of country" not in given
+
+
+def test_confidence_needs_a_folder_of_outcomes(cli: Cli, tmp_path: Path) -> None:
+    result = cli("evaluate", "confidence", str(tmp_path))
+    assert result.exit_code == 2
+    assert "items.parquet: cannot be read as Parquet" in result.stderr
+
+
 def test_tiers_are_told_by_tier_language_and_miss(cli: Cli, labelled: Path) -> None:
     result = cli("evaluate", "tiers", str(labelled))
     assert result.exit_code == 0, result.output

@@ -9,13 +9,12 @@ from pointsman_server.config.problems import PolicyError
 from pointsman_server.domain.confidence_policy import ConfidencePolicy
 
 Compile = Callable[..., LoadedPolicy]
-BASE = """
+MODEL = """
 version: 1
 providers:
   house: {dialect: openai_chat, base_url: "http://127.0.0.1:8000/v1"}
-  kb: {dialect: local_knowledge}
 models:
-  m: &m
+  m:
     tier: standard
     context_window_tokens: 8000
     max_output_tokens: 1000
@@ -26,7 +25,6 @@ deployments:
   small: {provider: house, model: m, model_name: m-1}
 aliases: {cheap: small}
 """
-MODEL = BASE.replace("  kb: {dialect: local_knowledge}\n", "").replace(" &m", "")
 
 
 def compiled(compile_text: Compile, section: str) -> ConfidencePolicy:

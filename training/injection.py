@@ -36,8 +36,8 @@ from pointsman_server.evaluation.injection import Judgement, Labelled, measure_i
 
 FORMAT = 1
 FOLDS = 4
-BENIGN_FLAGGED = 0.005
-"""The part of benign development rows that the threshold lets be flagged; half of what is promised."""
+BENIGN_FLAGGED = 0.0065
+"""The part of benign development rows that the threshold lets be flagged; less than is promised, to have some room."""
 
 _SEED = 3
 _OWN_EVERY = 3

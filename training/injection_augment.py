@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 from training.injection_rows import OWN, Row, read_rows
 
-COPIES = 9
+COPIES = 14
 """Texts of one template, at most; those of benign templates are fewer than their choices allow too."""
 
 _CHOICE = re.compile(r"\[\[((?:(?!\[\[|\]\]).)*)\]\]", re.DOTALL)

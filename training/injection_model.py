@@ -23,13 +23,11 @@ UNKNOWABLE = "indirect_plain"
 
 _SCALES = (8, 24, 64)
 _STRIDE = 2
-_MOST_WINDOWS = 8
+_MOST_WINDOWS = 24
 _LARGEST = 127
 _INVERSE_PENALTY = 6.0
 _UNTRUSTED_KINDS = ("indirect_injection", UNKNOWABLE, "benign_document", "document")
 _DOCUMENT_WEIGHT = 4
-_LAST_WEIGHTS = {UNKNOWABLE: 0.4, "benign_document": 3.0}
-"""What looks like an attack only in being a document is not to make attacks of documents."""
 
 Floats = NDArray[np.float64]
 Numbers = NDArray[np.int64]
@@ -85,7 +83,7 @@ def train_weights(rows: Sequence[Row], rounds: int = 2) -> tuple[NDArray[np.int8
     kept = np.ones(len(several), dtype=bool)
     coefficients = np.zeros(BUCKETS)
     for _ in range(rounds):
-        model = LogisticRegression(C=_INVERSE_PENALTY, solver="liblinear", max_iter=60, tol=1e-2)
+        model = LogisticRegression(C=_INVERSE_PENALTY, solver="liblinear", max_iter=200, tol=1e-3)
         balance = np.where(labels, 1.0, labels[kept].sum() / max((~labels[kept]).sum(), 1) * 1.5 + 0.5)
         model.fit(matrix[kept], labels[kept], sample_weight=(weights * balance)[kept])
         coefficients = model.coef_[0]
@@ -126,10 +124,9 @@ def train_last(judged: Judged, source: Source, rounds: int = 2) -> LastStep:
     known = _as_from(judged, source)
     labels = np.array([row.attack for row in known.rows])
     chosen = np.array([pieces[np.argmax(pieces[:, :4].sum(axis=1))] for pieces in known.inputs])
-    weights = np.array([_LAST_WEIGHTS.get(row.kind, 1.0) for row in known.rows])
-    step = _fitted(chosen, labels, weights)
+    step = _fitted(chosen, labels)
     for _ in range(rounds - 1):
-        step = _fitted(np.array([max(pieces, key=step.logit) for pieces in known.inputs]), labels, weights)
+        step = _fitted(np.array([max(pieces, key=step.logit) for pieces in known.inputs]), labels)
     return step
 
 
@@ -145,9 +142,9 @@ def _as_from(judged: Judged, source: Source) -> Judged:
     return Judged([judged.rows[place] for place in places], [judged.inputs[place] for place in places])
 
 
-def _fitted(inputs: Floats, labels: NDArray[np.bool_], weights: Floats) -> LastStep:
+def _fitted(inputs: Floats, labels: NDArray[np.bool_]) -> LastStep:
     mean, scale = inputs.mean(axis=0), np.maximum(inputs.std(axis=0), 0.05)
-    model = LogisticRegression(C=0.1, max_iter=500).fit((inputs - mean) / scale, labels, sample_weight=weights)
+    model = LogisticRegression(C=0.1, max_iter=500).fit((inputs - mean) / scale, labels)
     found = model.coef_[0] / scale
     return LastStep(found, float(model.intercept_[0] - found @ mean))
 

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from functools import cache
+
+from pointsman_server.adapters.guards.injection import shipped_detector
 from pointsman_server.adapters.guards.sensitive import PatternScanner
 from pointsman_server.domain.ports import Telemetry
 from pointsman_server.execution.guarding import Guards
 
 
-class _Interim:
-    threshold = 2.0
-
-    def score(self, text, source):
-        return 0.0
-
-
 def build_guards(telemetry: Telemetry) -> Guards:
     """Guards that report to this telemetry."""
-    return Guards(PatternScanner(), _Interim(), telemetry)
+    return Guards(_scanner(), shipped_detector(), telemetry)
+
+
+@cache
+def _scanner() -> PatternScanner:
+    return PatternScanner()

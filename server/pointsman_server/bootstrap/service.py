@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -23,7 +23,7 @@ from pointsman_server.bootstrap.callers import announce_callers, build_authentic
 from pointsman_server.bootstrap.identity import RandomIds, SystemClock
 from pointsman_server.bootstrap.logs import lost_lines
 from pointsman_server.bootstrap.pipeline import build_embeddings, build_memory, build_pipeline
-from pointsman_server.bootstrap.policy_workshop import FileOnDisk, PolicyWorkshop
+from pointsman_server.bootstrap.policy_workshop import FileOnDisk, PolicyWorkshop, knowledge_files
 from pointsman_server.bootstrap.providers import AdapterBook
 from pointsman_server.config.settings import Settings
 from pointsman_server.config.simulated import with_simulator
@@ -237,9 +237,16 @@ class Service:
     def _build_watch(self) -> PolicyWatch:
         if self._record is None:
             return PolicyWatch(self._policies, self._workshop, self._clock)
-        file = FileOnDisk(self._record.file, self._record.text, chosen=self._file_was_chosen)
+        file = FileOnDisk(
+            self._record.file, self._record.text, chosen=self._file_was_chosen, beside=self._knowledge_files
+        )
         shared = Shared(self._books.store, self._books.control)
         return PolicyWatch(self._policies, self._workshop, self._clock, file=file, shared=shared)
+
+    def _knowledge_files(self, text: str) -> Sequence[str]:
+        """Files that belong to the policy in force, if this is its text."""
+        policy = self._policies.policy
+        return knowledge_files(policy.snapshot) if policy.record.text == text else ()
 
     async def _start_http(self) -> None:
         metrics, boundary, address = self._observed.metrics, self._boundary, self._settings.http_address

@@ -228,21 +228,23 @@ class Course:
 
             return run
 
-        def second() -> Racer | None:
+        async def second() -> Racer | None:
             turn = self._agenda.hedge()
-            return None if turn is None else lambda: self._hedge(turn, racer)
+            if turn is None:
+                return None
+            try:
+                await self._make_ready(turn)
+            except (BudgetExceeded, LedgerUnavailable):
+                return None  # company is a favour: for want of money the lead goes on alone
+            if begun:
+                self._agenda.give_up(turn)
+                return None
+            return racer(self._start(turn))
 
         if not await race(racer(lead), delay_seconds, second, self._equipment.keepers.telemetry):
             return None
         await self._journal.end_all(but=begun[0].attempt)
         return begun[0]
-
-    async def _hedge(self, turn: Turn, racer: Callable[[RunningAttempt], Racer]) -> bool:
-        try:
-            await self._make_ready(turn)
-        except (BudgetExceeded, LedgerUnavailable):
-            return False  # company is a favour: for want of money the lead goes on alone
-        return await racer(self._start(turn))()
 
     def _tell(self, attempt: RunningAttempt, events: Sequence[ReplyEvent]) -> Iterator[Relay | FailedOver]:
         if self._continued is not None:

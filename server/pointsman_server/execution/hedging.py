@@ -24,7 +24,9 @@ def hedge_delay_seconds(policy: HedgePolicy, health: HealthBoard, deployment: De
     return health.first_token_quantile_seconds(deployment.id, policy.quantile)
 
 
-async def race(lead: Racer, delay_seconds: float, next_racer: Callable[[], Racer | None], telemetry: Telemetry) -> bool:
+async def race(
+    lead: Racer, delay_seconds: float, next_racer: Callable[[], Awaitable[Racer | None]], telemetry: Telemetry
+) -> bool:
     """Runs `lead`, and after the delay what `next_racer` gives beside it; True as soon as one has content.
 
     The other one's task is cancelled and awaited; to end its attempt is the caller's part. False when all failed.
@@ -34,7 +36,7 @@ async def race(lead: Racer, delay_seconds: float, next_racer: Callable[[], Racer
     hedge: asyncio.Future[bool] | None = None
     try:
         await asyncio.wait(running, timeout=delay_seconds)
-        racer = None if first.done() else next_racer()
+        racer = None if first.done() else await next_racer()
         if racer is not None:
             hedge = asyncio.ensure_future(racer())
             running.add(hedge)

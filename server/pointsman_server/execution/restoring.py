@@ -223,11 +223,17 @@ class AnswerRestorer:
         return edits
 
     def _citation(self, citation: Citation, edits: Sequence[tuple[int, int, int]]) -> Citation:
-        quoted = self.text(citation.quoted_text)
+        # Title and address of a document may have been masked as well.
+        citation = replace(
+            citation,
+            quoted_text=self.text(citation.quoted_text),
+            title=self.text(citation.title),
+            url=self.text(citation.url),
+        )
         if citation.start_index < 0:
-            return replace(citation, quoted_text=quoted)
+            return citation
         start, end = _moved(citation.start_index, edits, to_end=False), _moved(citation.end_index, edits, to_end=True)
-        return replace(citation, quoted_text=quoted, start_index=start, end_index=end)
+        return replace(citation, start_index=start, end_index=end)
 
 
 def new_findings(scanner: SensitiveScanner, guarded: Guarded, text: str) -> list[Finding]:

@@ -21,6 +21,7 @@ def confidence_in(call: Call, completion: Completion, own: Verdicts, agreement: 
     """
     reply, documents = completion.reply, {one.id: one for one in call.request.documents}
     cited = {citation.document_id for citation in reply.citations if citation.document_id in documents}
+    quotes_itself = completion.answered_by.deployment.is_last_resort
     return confidence_of(
         Evidence(
             expected_quality=completion.answered_by.expected_quality,
@@ -30,7 +31,7 @@ def confidence_in(call: Call, completion: Completion, own: Verdicts, agreement: 
             certainty=reply.certainty,
             documents=len(documents),
             cited=_relevances(documents, cited),
-            other_sources=sum(not citation.document_id for citation in reply.citations),
+            other_sources=sum(quotes_itself or not citation.document_id for citation in reply.citations),
             agreement=agreement,
             repaired=bool(completion.attempts) and completion.attempts[-1].purpose is AttemptPurpose.REPAIR,
         )

@@ -12,6 +12,7 @@ from kit.upstream import HELLO, json_script, running_upstream
 from pointsman_server.adapters.providers.anthropic_messages import AnthropicMessages
 from pointsman_server.adapters.providers.cohere_chat import CohereChat
 from pointsman_server.adapters.providers.dialect import DialectAdapter
+from pointsman_server.adapters.providers.embedding_exchange import EmbeddingAdapter
 from pointsman_server.adapters.providers.gemini_generate import GeminiGenerate
 from pointsman_server.adapters.providers.local_knowledge import LocalKnowledge
 from pointsman_server.adapters.providers.openai_chat import OpenAiChat
@@ -47,6 +48,9 @@ async def test_a_knowledge_base_is_an_adapter_without_a_wire() -> None:
 def test_each_dialect_has_its_adapter(dialect: Dialect) -> None:
     policy = snapshot(deployment("d", by={"dialect": dialect, "api_key": KEY}))
     adapter: Any = build_adapters(policy, HttpWire())["d-provider"]
+    assert isinstance(adapter, EmbeddingAdapter) is dialect.makes_vectors
+    if isinstance(adapter, EmbeddingAdapter):
+        adapter = vars(adapter)["_completions"]
     assert isinstance(adapter, DialectAdapter)
     assert any(isinstance(held, CLASSES[dialect]) for held in vars(adapter).values())
 

@@ -23,8 +23,15 @@ def racer(seconds: float, ends: bool | Exception) -> Racer:
     return run
 
 
+def giving(hedge: Racer | None) -> Callable[[], Awaitable[Racer | None]]:
+    async def give() -> Racer | None:
+        return hedge
+
+    return give
+
+
 def raced(lead: Racer, hedge: Racer | None, telemetry: SeenTelemetry | None = None) -> bool:
-    return in_virtual_time(race(lead, 1.0, lambda: hedge, telemetry or SeenTelemetry()))
+    return in_virtual_time(race(lead, 1.0, giving(hedge), telemetry or SeenTelemetry()))
 
 
 @pytest.mark.parametrize("number", range(8))
@@ -63,7 +70,7 @@ def test_a_hedge_is_told_of_although_its_end_was_not_waited_for() -> None:
         return run
 
     async def go() -> None:
-        racing = asyncio.create_task(race(slow_to_stop(), 1.0, slow_to_stop, telemetry))
+        racing = asyncio.create_task(race(slow_to_stop(), 1.0, giving(slow_to_stop()), telemetry))
         await asyncio.sleep(2.0)
         racing.cancel()
         await asyncio.sleep(0.05)

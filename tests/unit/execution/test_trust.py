@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from kit.catalog import call, candidate, deployment, plan, request, snapshot
 from pointsman_server.domain.call import Attempt, AttemptOutcome, AttemptPurpose, Completion, Decision
+from pointsman_server.domain.catalog import Dialect
 from pointsman_server.domain.experience import NO_VERDICTS, Verdicts
 from pointsman_server.domain.message import TextPart
 from pointsman_server.domain.reply import Citation, FinishReason, Reply, Usage
@@ -83,3 +85,9 @@ def test_an_answer_that_had_to_be_mended() -> None:
     mended = completion(AttemptPurpose.FIRST, AttemptPurpose.REPAIR)
     assert factors(mended)["repaired"] == pytest.approx(-0.3)
     assert "repaired" not in factors(completion(AttemptPurpose.FIRST))
+
+
+def test_a_knowledge_base_cites_passages_of_its_own() -> None:
+    local = deployment("kb", by={"dialect": Dialect.LOCAL_KNOWLEDGE})
+    done = replace(completion(citations=(Citation(document_id="passage 7"),)), answered_by=candidate(local))
+    assert factors(done)["sources"] == pytest.approx(0.3)

@@ -27,15 +27,18 @@ _COUNTRIES = "|".join(sorted(_IBAN_LENGTHS)).encode()
 _IBAN = expression(rb"(?i)\b(?:" + _COUNTRIES + rb")[ .-]?\d{2}(?:[ .-]{0,2}[A-Z0-9]){11,29}")
 _IBAN_START = re.compile(r"\b[A-Za-z]{2}[ .-]?\d\d")
 _SEPARATORS = " -."
+_LONGEST_WRITTEN = 64
 _DIGITS_OF = {character: str(value) for value, character in enumerate("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ")}
 
 
 def _ibans(page: Page, start: int, end: int) -> Iterator[Candidate]:
-    """The match may run past an IBAN's end, or begin with what only looks like its beginning."""
-    text = page.text[start : end + 1]
+    """The match may run past an IBAN's end into the next one, or begin with what only looks like a beginning."""
+    text = page.text[start : end + _LONGEST_WRITTEN]
     position = 0
     for begin in _IBAN_START.finditer(text):
         length = _IBAN_LENGTHS.get(begin.group()[:2].upper())
+        if begin.start() >= end - start:
+            break
         if begin.start() < position or length is None:
             continue
         stop = _end_after(text, begin.start(), length)

@@ -24,7 +24,7 @@ DATA = "data/injection.json"
 WINDOWS = (6, 16, 48)
 """Words of the windows whose likeliest counts, so that an attack is seen in whatever surrounds it."""
 
-CHUNK, OVERLAP = 1_536, 256
+CHUNK, OVERLAP = 4_096, 512
 """Characters that are judged at once; of a longer text the likeliest piece counts."""
 
 SIGNS = len(WINDOWS) + 4
@@ -84,7 +84,7 @@ class LearnedInjectionDetector:
 
     def _inputs_of(self, part: str, view: View) -> Floats:
         found = np.zeros(INPUTS)
-        contributions = self._weights[buckets(part)].sum(axis=0, dtype=np.int64)
+        contributions = self._weights.take(buckets(part)).sum(axis=0, dtype=np.int64)
         words = len(contributions)
         signs = [best * self._unit for best in _best_windows(contributions)]
         other_script = not part.isascii()

@@ -41,6 +41,8 @@ class _Window:
 
     def __init__(self, page: Page, start: int, end: int, lengths: tuple[int, ...], digits: str) -> None:
         self.page, self.start, self.end, self.lengths, self.digits = page, start, end, lengths, digits
+        self.is_part = False
+        """Whether other digits stand right before or after it, so that its check digits may be right by chance."""
 
     @cached_property
     def separators(self) -> set[str]:
@@ -73,7 +75,9 @@ def _in_run(page: Page, start: int, end: int) -> Iterator[Candidate]:
             continue
         begin = start if place == 0 else groups[place][0]
         for last in range(min(len(groups), place + _MOST_GROUPS), place, -1):
-            found = _judged(page, begin, groups[place:last], is_whole=place == free_from)
+            window = _window(page, begin, groups[place:last])
+            window.is_part = place != free_from or last < len(groups)
+            found = _judged(window, may_be_phone=place == free_from)
             if found is not None:
                 yield found
                 free_from = last
@@ -87,20 +91,20 @@ def _window(page: Page, start: int, groups: list[tuple[int, int]]) -> _Window:
     return _Window(page, start, groups[-1][1], tuple(map(len, parts)), "".join(parts))
 
 
-def _judged(page: Page, start: int, groups: list[tuple[int, int]], is_whole: bool) -> Candidate | None:
-    """`is_whole`: no digits that belong to nothing stand right before; a phone is never the end of a number."""
-    window = _window(page, start, groups)
+def _judged(window: _Window, may_be_phone: bool) -> Candidate | None:
+    """A phone is never the end of a longer number."""
+    page = window.page
     if not _FEWEST_DIGITS <= len(window.digits) <= _MOST_DIGITS:
         return None
     if len(window.digits) < _FEWEST_DIGITS_UNNAMED and not speaks_of_phones(page):
         return None
     if _is_date_or_decimal(window) or _goes_on(window) or "   " in page.text[window.start : window.end]:
         return None
-    if _is_glued(page, groups[0][0] if start == groups[0][0] else start):
+    if _is_glued(page, window.start):
         return _card(window) if "card" in window.cues.named else None
     international = page.text[window.start] == "+"
     proven = None if international else _card(window) or _national(window)
-    return proven or (_phone(window) if is_whole else None)
+    return proven or (_phone(window) if may_be_phone else None)
 
 
 _EXTENSION = re.compile(r"x\d|ext", re.IGNORECASE)
@@ -197,6 +201,8 @@ def _fits(kind: str, window: _Window) -> bool:
         return False
     if kind == "US_SSN":
         return window.lengths == (3, 2, 4) and window.separators == {"-"}
+    if window.is_part or (kind == "BR_CPF" and "-" not in window.separators and len(window.lengths) > 1):
+        return False
     if window.lengths in _PROOF_ENOUGH.get(kind, ()):
         return not cues.close("phone") and not cues.close("other")
     if not cues.named and kind in cues_in(window.page.after(window.end, NEAR // 2)).named:

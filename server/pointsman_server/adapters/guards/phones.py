@@ -47,14 +47,14 @@ class PhoneJudge:
         if len(digits) > _CLOSE_MOST_DIGITS + 1 or len(set(digits)) == 1:
             return False
         if written.startswith("+") or (digits.startswith("00") and len(digits) > 10):
-            return cues.close("phone") or _is_american(written) or _is_international(digits, written)
+            return cues.close("phone") or _is_in_common_form(written) or _is_international(digits, written)
         if cues.close("phone") and self._is_plain_after_a_word(place, written):
             return True
         if is_phone_by_what_follows(place.page.after(place.end, _FOLLOWING)):
             return True
         if cues.nearest not in ("", "phone") and cues.distance < 12:
             return False
-        return _is_american(written) or _is_national(place, written)
+        return _is_in_common_form(written) or _is_national(place, written)
 
     def _is_plain_after_a_word(self, place: NumberPlace, written: str) -> bool:
         """Short numbers, and numbers after another sentence's phone, need a form that phones have."""
@@ -63,12 +63,14 @@ class PhoneJudge:
         return not sentence_ends or len(place.digits) >= 9 or len(place.lengths) > 1
 
 
-_AMERICAN = re.compile(r"(?:(?:00)?1[ .-]?)?(?:\([2-9]\d\d\) ?|[2-9]\d\d[.-])\d{3}[ .-]\d{4}")
+_AMERICAN = re.compile(r"(?:(?:00)?1[ .-]?)?(?:\([2-9]\d\d\)[ .-]?|[2-9]\d\d[.-])\d{3}[ .-]\d{4}")
+_AREA_IN_BRACKETS = re.compile(r"\(0?[1-9]\d{1,3}\)[ .-]{0,2}\d{3,5}[ .-]?\d{4}")
 _TRUNK = re.compile(r"\(?0[1-9]")
 
 
-def _is_american(written: str) -> bool:
-    return _AMERICAN.fullmatch(written) is not None
+def _is_in_common_form(written: str) -> bool:
+    """As Americans write phones, or with the area in brackets."""
+    return (_AMERICAN.fullmatch(written) or _AREA_IN_BRACKETS.fullmatch(written)) is not None
 
 
 def _is_international(digits: str, written: str) -> bool:

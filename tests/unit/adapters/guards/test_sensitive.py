@@ -41,6 +41,9 @@ FOUND = [
     ("Tel.: +49-30-1234567", "PHONE", "+49-30-1234567"),
     ("0044 7911 123456 is my mobile", "PHONE", "0044 7911 123456"),
     ("טלפון 050-255-8142", "PHONE", "050-255-8142"),
+    ('{"to": "(11) 2319-0984"}', "PHONE", "(11) 2319-0984"),
+    ("try (201)-582-8501 instead", "PHONE", "(201)-582-8501"),
+    ("blocked 210.188.100.48", "IP", "210.188.100.48"),
     ("name,phone\nx,612 345 678", "PHONE", "612 345 678"),
     ("call (030 1234567)", "PHONE", "030 1234567"),
     ("תעודת זהות 123456782", "IL_ID", "123456782"),
@@ -141,6 +144,14 @@ def test_it_is_found_with_its_exact_place(text: str, kind: str, value: str) -> N
 @pytest.mark.parametrize("text", NOT_FOUND)
 def test_it_only_looks_like_it(text: str) -> None:
     assert SCANNER.scan(text) == []
+
+
+def test_two_ibans_in_a_sentence_are_both_found() -> None:
+    text = "from FR46 3008 6334 957S DH4O VDM9 W95 to IT66 Y626 4356 783N Z7L8 80UG CUJ."
+    assert [(text[start:end], kind) for start, end, kind in SCANNER.scan(text)] == [
+        ("FR46 3008 6334 957S DH4O VDM9 W95", "IBAN"),
+        ("IT66 Y626 4356 783N Z7L8 80UG CUJ", "IBAN"),
+    ]
 
 
 def test_a_value_keeps_its_invisible_characters() -> None:

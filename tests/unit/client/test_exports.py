@@ -14,7 +14,8 @@ EXPORTS = """
     ClientOptions CompletionOptions ContractViolation DeadlineExceeded Decision DecisionExpired DeploymentNotFound
     EmbedOptions Embeddings FieldViolation InternalError InvalidRequest NoEligibleDeployment PermissionDenied
     PointsmanError PreconditionViolation Prompt QuotaViolation RateLimited RequestIdReused RequestNotFound
-    RetryPolicy RouteOptions StreamEvent StreamInterrupted StreamOptions Unauthenticated Unavailable assistant call_tool document
+    RetryPolicy RouteOptions StreamEvent StreamInterrupted StreamOptions Unauthenticated Unavailable assistant
+    call_tool document
     error_from_rpc function_tool image_from_bytes image_from_path stream_response system template
     tls_from_files tool_call tool_result user
 """

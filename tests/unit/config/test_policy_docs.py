@@ -14,6 +14,7 @@ from kit.catalog import circumstances, judged
 from pointsman_server.config import (
     alerts,
     caching,
+    confidence,
     context,
     deployments,
     models,
@@ -65,6 +66,7 @@ SECTIONS = {
     "safety.injection": safety.INJECTION_KEYS,
     "cache": caching.CACHE_KEYS,
     "cache.tenants.ID": caching.TENANT_CACHE_KEYS,
+    "confidence": confidence.CONFIDENCE_KEYS,
     "tenants.ID": tenants.TENANT_KEYS,
     "tenants.ID.end_users": tenants.LIMIT_KEYS,
     "tenants.ID.budgets": tenants.BUDGET_KEYS,

@@ -225,6 +225,6 @@ def _text_by_part(events: Sequence[ReplyEvent], kind: type[TextDelta | Reasoning
 
 
 def test_the_last_word_on_certainty_counts() -> None:
-    events = [TextDelta(0, "a"), Certainty(0.9), Certainty(0.4), Finished(FinishReason.STOP)]
+    events: list[ReplyEvent] = [TextDelta(0, "a"), Certainty(0.9), Certainty(0.4), Finished(FinishReason.STOP)]
     assert fold(events).certainty == 0.4
     assert fold(events[:1]).certainty is None

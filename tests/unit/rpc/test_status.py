@@ -59,9 +59,7 @@ TABLE: dict[str, Row] = {
     "ContextOverflow": Row(
         errors.ContextOverflow(9_000, 8_000), Code.INVALID_ARGUMENT, "CONTEXT_OVERFLOW", ("BadRequest",)
     ),
-    "PromptRejected": Row(
-        errors.PromptRejected(PROBLEMS), Code.INVALID_ARGUMENT, "PROMPT_REJECTED", ("BadRequest",)
-    ),
+    "PromptRejected": Row(errors.PromptRejected(PROBLEMS), Code.INVALID_ARGUMENT, "PROMPT_REJECTED", ("BadRequest",)),
     "GuardsUnavailable": Row(errors.GuardsUnavailable(), Code.UNAVAILABLE, "GUARD_UNAVAILABLE", ("RetryInfo",)),
     "UnsupportedContent": Row(
         errors.UnsupportedContent(PROBLEMS), Code.INVALID_ARGUMENT, "UNSUPPORTED_CONTENT", ("BadRequest",)

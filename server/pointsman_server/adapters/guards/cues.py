@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 from typing import NamedTuple
 
-import re2  # type: ignore[import-untyped]
+import re2
 
 from pointsman_server.adapters.guards.rules import Page
 

@@ -92,14 +92,14 @@ def _base_letter(one: str) -> int:
 def buckets(text: str) -> _Numbers:
     """Shape (kinds, words): for every word the buckets of what begins with it. At most `LONGEST` characters."""
     if text.isascii():
-        codes = _ASCII[np.frombuffer(b"\0" + text.encode("ascii") + b"\0", dtype=np.uint8)]
+        codes = _ASCII.take(np.frombuffer(b"\0" + text.encode("ascii") + b"\0", dtype=np.uint8))
         starts, ends = _edges(codes)
     else:
         table = _folding()
         points = np.frombuffer(("\0" + text + "\0").encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
         points = np.where(points < _CODE_POINTS, points, 0)
-        codes = table.folded[points]
-        starts, ends = _edges_between(codes, table.alone[points])
+        codes = table.folded.take(points)
+        starts, ends = _edges_between(codes, table.alone.take(points))
     if not len(starts):
         return _NONE
     return _combined(codes, starts, ends)
@@ -107,7 +107,7 @@ def buckets(text: str) -> _Numbers:
 
 def _edges(codes: _Words) -> tuple[_Numbers, _Numbers]:
     inside = codes != 0
-    edges = np.flatnonzero(inside[1:] != inside[:-1])
+    edges = (inside[1:] != inside[:-1]).nonzero()[0]
     return edges[::2], edges[1::2]
 
 
@@ -121,11 +121,11 @@ def _edges_between(codes: _Words, alone: NDArray[np.bool_]) -> tuple[_Numbers, _
 def _combined(codes: _Words, starts: _Numbers, ends: _Numbers) -> _Numbers:
     """`starts` and `ends` are places before the first and at the last character of each word."""
     sums = np.cumsum(codes * _POWERS.up[: len(codes)], dtype=np.uint64)
-    before, down = sums[starts], _POWERS.down[starts]
+    before, down = sums.take(starts), _POWERS.down.take(starts)
     count = len(starts)
     words, beginnings = np.zeros(count + 2, dtype=np.uint64), np.zeros(count + 2, dtype=np.uint64)
-    words[:count] = (sums[ends] - before) * down
-    beginnings[:count] = (sums[np.minimum(ends, starts + _BEGINNING)] - before) * down
+    words[:count] = (sums.take(ends) - before) * down
+    beginnings[:count] = (sums.take(np.minimum(ends, starts + _BEGINNING)) - before) * down
     words ^= words >> _HALF
     beginnings ^= beginnings >> _HALF
     return _hashed(words, beginnings, count)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, NamedTuple
 
-import re2  # type: ignore[import-untyped]
+import re2
 
 from pointsman_server.adapters.guards.normalise import Normalised, is_word
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
-import re2  # type: ignore[import-untyped]
+import re2
 
 from pointsman_server.adapters.guards import identifiers, internet, labelled, names, numbers, secrets
 from pointsman_server.adapters.guards.normalise import Normalised

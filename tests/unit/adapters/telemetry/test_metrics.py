@@ -293,7 +293,10 @@ def test_retries_hedges_and_refusals(metrics: Metrics) -> None:
     }
     assert found.all("pointsman_hedges_total") == {("won",): 1, ("lost",): 1}
     assert found.all("pointsman_shed_total") == {("queue",): 1}
-    assert found.all("pointsman_guard_hits_total") == {("mask", "EMAIL", "sensitive"): 2, ("flag", "user", "injection"): 1}
+    assert found.all("pointsman_guard_hits_total") == {
+        ("mask", "EMAIL", "sensitive"): 2,
+        ("flag", "user", "injection"): 1,
+    }
     assert 'pointsman_shed_total{reason="reader"} 0.0' in found.text
 
 

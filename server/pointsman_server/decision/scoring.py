@@ -11,7 +11,7 @@ from pointsman_server.decision.quality import expected_quality
 from pointsman_server.decision.room import NOTHING_LEFT_OUT, Room, room_for
 from pointsman_server.decision.rules import Wishes
 from pointsman_server.decision.tokens import tokens_for
-from pointsman_server.domain.catalog import TOKENS_PER_PRICE_UNIT, Deployment, Snapshot
+from pointsman_server.domain.catalog import TOKENS_PER_PRICE_UNIT, Deployment, Price, Snapshot
 from pointsman_server.domain.facts import Circumstances
 from pointsman_server.domain.plan import Candidate, ExclusionReason, Factor, Rejection, TokenEstimate
 from pointsman_server.domain.request import Capability, Tier
@@ -66,7 +66,7 @@ def cost_of(
     most_output = min(wanted, model.max_output_tokens, room_in_window)
     cap = facts.constraints.max_cost_micro_usd
     if cap is not None:
-        affordable = _affordable_output_tokens(deployment, tokens, cap)
+        affordable = affordable_output_tokens(model.price, tokens.upper_bound, cap)
         if affordable < min(wanted, model.max_output_tokens, LEAST_USEFUL_OUTPUT_TOKENS):
             whose = _whose_cap(cap, circumstances, snapshot)
             detail = f"the input alone could cost nearly or more than the {cap} micro-USD of {whose}"
@@ -200,11 +200,10 @@ def _saved_by_cache(deployment: Deployment, tokens: TokenEstimate) -> int:
     return max(0, input_tokens * (rates.input - rates.cached_input) // TOKENS_PER_PRICE_UNIT)
 
 
-def _affordable_output_tokens(deployment: Deployment, tokens: TokenEstimate, cap_micro_usd: int) -> int:
-    price = deployment.model.price
-    input_cost = price.tokens_cost_micro_usd(tokens.upper_bound, 0)
-    output_rate = price.rates_for(tokens.upper_bound).output
-    left = cap_micro_usd - input_cost
+def affordable_output_tokens(price: Price, input_tokens: int, cap_micro_usd: int) -> int:
+    """How many tokens may be written for this much in all after so many were read; 0 where that costs more already."""
+    left = cap_micro_usd - price.tokens_cost_micro_usd(input_tokens, 0)
     if left < 0:
         return 0
+    output_rate = price.rates_for(input_tokens).output
     return left * TOKENS_PER_PRICE_UNIT // output_rate if output_rate else 2**31 - 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pointsman_server.domain.call import Attempt, AttemptOutcome, AttemptPurpose, FailoverMode
 from pointsman_server.domain.catalog import Deployment
@@ -20,8 +20,10 @@ from pointsman_server.domain.reply import (
     ReplyEvent,
     TextDelta,
     ToolCallDelta,
+    UsageReport,
 )
 from pointsman_server.domain.request import Document, EmbeddingInput, GenerationConfig, TemplateRef
+from pointsman_server.execution.allowance import Allowance, Limit
 from pointsman_server.execution.patience import Patience
 
 LEAST_ATTEMPT_SECONDS = 0.05
@@ -76,14 +78,17 @@ class RunningAttempt:
     """Runs one attempt and keeps its account: `begin`, then `next` until None, and `close` in any case.
 
     Timers: headers and first content within `patience_seconds` and every next content within `idle_seconds` when
-    streaming; all of it within `allowed_seconds`. What is not content (a ping) does not reset a timer.
+    streaming; all of it within `allowed_seconds`. What is not content (a ping) does not reset a timer. With an
+    `allowance` the answer ends, as one that was cut at its limit, where that is used up: `cut_at` says which limit.
     """
 
     __slots__ = (
         "_adapter_batches",
+        "_allowance",
         "_assignment",
         "_clock",
         "_ends_at",
+        "_estimated",
         "_first_token_seconds",
         "_pace",
         "_patience",
@@ -91,16 +96,22 @@ class RunningAttempt:
         "_returned_at",
         "_started_at",
         "builder",
+        "cut_at",
         "deployment",
         "stream",
     )
 
-    def __init__(self, assignment: Assignment, adapter: ProviderAdapter, clock: Clock) -> None:
+    def __init__(
+        self, assignment: Assignment, adapter: ProviderAdapter, clock: Clock, allowance: Allowance | None = None
+    ) -> None:
         self.builder = ReplyBuilder()
         self.deployment = assignment.deployment
         self.stream = assignment.stream
+        self.cut_at: Limit | None = None
+        self._allowance = allowance
         self._assignment = assignment
         self._clock = clock
+        self._estimated = False
         self._started_at = self._progress_at = self._returned_at = clock.monotonic()
         self._ends_at = self._started_at + assignment.allowed_seconds
         self._first_token_seconds: float | None = None
@@ -122,7 +133,9 @@ class RunningAttempt:
         return came
 
     async def next(self) -> Sequence[ReplyEvent] | None:
-        """The next events, None after the provider's own end."""
+        """The next events, None after the provider's own end, or after the end that was put to it."""
+        if self.cut_at is not None:
+            return None
         self._pace.require()
         self._leave_out(self._clock.monotonic() - self._returned_at)
         try:
@@ -134,7 +147,10 @@ class RunningAttempt:
         self._returned_at = self._clock.monotonic()
         if batch is None:
             self._require_answer()
-        elif self._take(batch):
+            return None
+        if self._allowance is not None:
+            batch = await self._let_through(batch, self._allowance)
+        if self._take(batch):
             self._progress_at = self._returned_at
             if self.builder.finished is None:
                 self._pace.check(self._progress_at)
@@ -163,6 +179,7 @@ class RunningAttempt:
             cost_micro_usd=self.deployment.model.price.cost_micro_usd(usage) if reported else 0,
             fault=fault,
             purpose=self._assignment.purpose,
+            estimated=self._estimated,
         )
 
     def _provider_call(self) -> ProviderCall:
@@ -180,6 +197,23 @@ class RunningAttempt:
             task=work.template.name if work.template else "",
             task_variables=work.template.variables if work.template else {},
         )
+
+    async def _let_through(self, batch: Sequence[ReplyEvent], allowance: Allowance) -> Sequence[ReplyEvent]:
+        """What of the batch is allowed; where that is not all of it, the end of the answer comes with it."""
+        within = await allowance.take(batch)
+        if not allowance.is_used_up:
+            return batch
+        self.cut_at = allowance.limit
+        await self._adapter_batches.aclose()
+        usage = self.builder.usage
+        for event in within:
+            usage = event.usage if isinstance(event, UsageReport) else usage
+        # A provider that came to its own end has told what it bills; what others tell on the way may be old.
+        if usage.output_tokens is None or not any(isinstance(event, Finished) for event in batch):
+            self._estimated = True
+            seen_tokens = max(usage.output_tokens or 0, allowance.seen_tokens)
+            usage = replace(usage, output_tokens=seen_tokens, billed_output_tokens=None)
+        return (*within, UsageReport(usage), Finished(FinishReason.LENGTH))
 
     def _patience_ends_at(self) -> float:
         if self.builder.finished is not None:

@@ -131,7 +131,7 @@ class Course:
         except ProviderFault as fault:
             await self._failed(attempt, fault)
             return
-        self._record.answered_by = self._journal.turn_of(attempt).candidate
+        self._record.answered_by, self._record.cut_at = self._journal.turn_of(attempt).candidate, attempt.cut_at
         await self._journal.end(attempt, AttemptOutcome.SUCCEEDED)
         self._record.reply, self._record.own = reply, attempt.builder.build() if self._continued else reply
 

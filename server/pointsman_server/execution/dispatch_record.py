@@ -9,6 +9,7 @@ from pointsman_server.domain.call import Attempt
 from pointsman_server.domain.errors import FailedAttempt
 from pointsman_server.domain.plan import Candidate, TokenEstimate
 from pointsman_server.domain.reply import Reply
+from pointsman_server.execution.allowance import Limit
 
 
 @dataclass(slots=True)
@@ -30,6 +31,9 @@ class DispatchRecord:
     """Whether an answer that had to be checked against a schema could be."""
     of_call: list[Attempt] = field(default_factory=list)
     """The same for all dispatches of the call, in the order in which their attempts ended."""
+
+    cut_at: Limit | None = None
+    """Where the answer was cut off, because its provider wrote more than it may."""
 
     packed: dict[str, Fitted] = field(default_factory=dict)
     """What was packed for the deployments, by id; the others were sent the request as it is."""

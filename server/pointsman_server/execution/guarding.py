@@ -35,8 +35,8 @@ from pointsman_server.execution.restoring import AnswerRestorer, new_findings
 ON_LOOP_CHARACTERS = 32_768
 """New texts up to this size are looked at on the event loop (a few milliseconds); more in a thread."""
 
-LONGEST_LOOK_SECONDS = 2.0
-"""A guard that takes longer has failed; the largest message takes a twentieth of that."""
+LOOK_SECONDS, LOOK_SECONDS_PER_CHARACTER = 0.5, 4e-6
+"""A guard that takes longer has failed. A million characters of prose take a fiftieth of that, the worst known half."""
 
 REMEMBERED_TEXTS = 4_096
 
@@ -81,6 +81,12 @@ class Guards:
             completion = replace(completion, reply=restorer.whole(completion.reply))
             found += restorer.redactions
         return replace(completion, redactions=dict(sorted(found.items()))) if found else completion
+
+    def is_fit_to_keep(self, call: Call, reply: Reply) -> bool:
+        """Whether an answer may be given to others: nothing in it is somebody's own, or reads like an order."""
+        if self.found_in_answer(call.guarded, reply):
+            return False
+        return self._detector.score(reply.text, Source.TOOL_RESULT) < self._detector.threshold
 
     def found_in_answer(self, guarded: Guarded, reply: Reply) -> Counter[str]:
         """Sensitive data that the model wrote and the request did not hold, by kind."""
@@ -214,9 +220,10 @@ class _Remembered(Generic[K, V]):
         return results
 
     async def _all_new(self, keys: Sequence[K]) -> dict[K, V]:
-        if sum(map(_length, keys)) <= ON_LOOP_CHARACTERS:
+        characters = sum(map(_length, keys))
+        if characters <= ON_LOOP_CHARACTERS:
             return {key: self._look(key) for key in keys}
-        async with asyncio.timeout(LONGEST_LOOK_SECONDS):
+        async with asyncio.timeout(LOOK_SECONDS + LOOK_SECONDS_PER_CHARACTER * characters):
             return await asyncio.to_thread(lambda: {key: self._look(key) for key in keys})
 
 

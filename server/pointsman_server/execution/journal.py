@@ -6,13 +6,16 @@ from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
+from pointsman_server.decision.tokens import tokens_for
 from pointsman_server.domain.call import Attempt, AttemptOutcome, Call
 from pointsman_server.domain.faults import FaultKind, ProviderFault
 from pointsman_server.domain.plan import RoutePlan
 from pointsman_server.domain.ports import AnswerChecker, AttemptWatch, CallWatch, Clock, ProviderAdapter, TokenCounter
 from pointsman_server.execution.agenda import Doorkeepers, Turn
+from pointsman_server.execution.allowance import Allowance, limit_of
 from pointsman_server.execution.attempt import Assignment, RunningAttempt
 from pointsman_server.execution.dispatch_record import DispatchRecord
+from pointsman_server.execution.prepare import cost_cap_micro_usd
 from pointsman_server.execution.settle import estimate_cancelled
 
 
@@ -47,7 +50,7 @@ class Journal:
     def start(self, turn: Turn, watch: AttemptWatch, assignment: Assignment) -> RunningAttempt:
         """Starts an attempt."""
         adapter = self._equipment.adapters[assignment.deployment.provider.id]
-        attempt = RunningAttempt(assignment, adapter, self._equipment.clock)
+        attempt = RunningAttempt(assignment, adapter, self._equipment.clock, self._allowance(assignment))
         self._running[attempt] = turn, watch
         self._record.asking.append(attempt.deployment.provider.id)
         return attempt
@@ -82,6 +85,17 @@ class Journal:
             for attempt in reversed(self._running):
                 if attempt is not but:
                     stack.push_async_callback(self.end, attempt, AttemptOutcome.CANCELLED)
+
+    def _allowance(self, assignment: Assignment) -> Allowance | None:
+        """What a stream may bring; a whole answer is paid for when it comes, and what has no model costs nothing."""
+        deployment = assignment.deployment
+        if not assignment.stream or deployment.is_last_resort:
+            return None
+        cap = cost_cap_micro_usd(self._call)
+        left = None if cap is None else cap - sum(attempt.cost_micro_usd for attempt in self._record.of_call)
+        sent = tokens_for(deployment, self._record.input_of(deployment.id, self._plan.input_tokens))
+        limit = limit_of(deployment, assignment.max_output_tokens, sent.tokens, left)
+        return Allowance(limit, deployment, self._equipment.counter)
 
     def _with_tokens_seen(self, account: Attempt, attempt: RunningAttempt) -> Attempt:
         # The provider bills what it sent before we hung up, and does not say any more how much that was.

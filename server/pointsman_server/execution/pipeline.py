@@ -262,10 +262,8 @@ class Pipeline:
         return settle(call, decision, record, self._counter, counted)
 
     def _keep(self, call: Call, recalled: Recalled, settled: Completion) -> None:
-        """Into the cache, unless it is somebody's: what the policy does about such answers has no say in that."""
-        self._recall.keep(
-            call, recalled, settled, unless=lambda: bool(self._guards.found_in_answer(call.guarded, settled.reply))
-        )
+        """Into the cache, if it is fit for others; what the policy does about such answers has no say in that."""
+        self._recall.keep(call, recalled, settled, unless=lambda: not self._guards.is_fit_to_keep(call, settled.reply))
 
     def _remember(self, call: Call, completion: Completion) -> None:
         self._memory.sessions.answered(_session_of(call), completion.answered_by.deployment.id)

@@ -98,6 +98,11 @@ async def get_ready(counter: TokenCounter) -> None:
         await asyncio.to_thread(counter.warm_up)
 
 
+def cost_cap_micro_usd(call: Call) -> int | None:
+    """The most that the call may cost, by its own word and its tenant's policy; None where neither says anything."""
+    return tightened(call.request.constraints, call.snapshot.governance.of(call.tenant)).max_cost_micro_usd
+
+
 def _choosable(call: Call) -> Sequence[Deployment]:
     """The deployments that the request's names and the providers' keys leave; the decision may exclude more."""
     request, snapshot = call.request, call.snapshot
@@ -151,7 +156,7 @@ def _edge_between(call: Call, deployments: Sequence[Deployment], bounds: _Bounds
 
 def _cost_is_open(call: Call, deployments: Sequence[Deployment], size: Size) -> bool:
     """Whether some deployment keeps the call's cost cap with few tokens of input, but not with many."""
-    cap = tightened(call.request.constraints, call.snapshot.governance.of(call.tenant)).max_cost_micro_usd
+    cap = cost_cap_micro_usd(call)
     if cap is None:
         return False
     for deployment in deployments:

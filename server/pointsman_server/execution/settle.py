@@ -40,7 +40,7 @@ def settle(
         answered_by=record.answered_by,
         reply=cite(record.reply, call.request.documents, _shown(record, deployment)),
         usage=reduce(_added, (kept.usage for kept in record.kept_from), usage),
-        estimated=estimated or any(has_gaps(kept.usage) for kept in record.kept_from),
+        estimated=estimated or attempts[-1].estimated or any(has_gaps(kept.usage) for kept in record.kept_from),
         cost_micro_usd=sum(attempt.cost_micro_usd for attempt in attempts),
         attempts=attempts,
         warnings=tuple(warnings_about(call, record)),

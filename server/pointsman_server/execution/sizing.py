@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from pointsman_server.decision.tenancy import tightened
 from pointsman_server.decision.tokens import ASCII_BYTES_PER_TOKEN, bytes_of
 from pointsman_server.domain.call import Call
 from pointsman_server.domain.catalog import Snapshot
 from pointsman_server.domain.plan import TokenEstimate
 from pointsman_server.domain.ports import TokenCounter
-from pointsman_server.execution.prepare import ON_LOOP_BYTES, get_ready
+from pointsman_server.execution.prepare import ON_LOOP_BYTES, cost_cap_micro_usd, get_ready
 
 _NO_LIMIT = 10**12
 
@@ -25,7 +24,7 @@ async def size_texts(call: Call, texts: Sequence[str], counter: TokenCounter) ->
     sizes_bytes = [bytes_of(text) for text in texts]
     longest_window, most_together = _smallest_limits(call.snapshot)
     is_small = max(sizes_bytes) < longest_window and sum(sizes_bytes) <= most_together
-    if is_small and _cost_cap(call) is None:
+    if is_small and cost_cap_micro_usd(call) is None:
         return tuple(_estimate(size_bytes) for size_bytes in sizes_bytes)
     await get_ready(counter)
     if sum(sizes_bytes) <= ON_LOOP_BYTES:
@@ -38,10 +37,6 @@ def _smallest_limits(snapshot: Snapshot) -> tuple[int, int]:
     windows = [model.context_window_tokens for model in models if model.embedding]
     together = [model.embedding.max_tokens_per_call for model in models if model.embedding]
     return min(windows, default=_NO_LIMIT), min((limit for limit in together if limit), default=_NO_LIMIT)
-
-
-def _cost_cap(call: Call) -> int | None:
-    return tightened(call.request.constraints, call.snapshot.governance.of(call.tenant)).max_cost_micro_usd
 
 
 def _estimate(size_bytes: int) -> TokenEstimate:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from pointsman_server.decision.fitting import LeftOut
 from pointsman_server.domain.call import AttemptPurpose, Call, Warning
 from pointsman_server.domain.catalog import Deployment
-from pointsman_server.domain.reply import FinishReason
+from pointsman_server.domain.reply import FinishReason, Usage
 from pointsman_server.execution.dispatch_record import DispatchRecord
 
 _MOST_PLACES = 5
@@ -30,10 +30,7 @@ def warnings_about(call: Call, record: DispatchRecord) -> Iterator[Warning]:
     if call.guarded.suspects:
         places = ", ".join(call.guarded.suspects[:_MOST_PLACES])
         yield Warning("prompt_suspicious", f"this looks like a prompt injection, do not trust the answer: {places}")
-    if usage.implausible:
-        yield Warning("usage_implausible", "the provider reported impossible token counts")
-    elif usage.input_tokens is None or usage.output_tokens is None:
-        yield Warning("usage_estimated", "the provider reported no token counts; they are estimated")
+    yield from _about_usage(record, deployment, usage)
     if _is_another_model(deployment, record.own.model):
         yield Warning("model_mismatch", "the provider says that another model than the configured answered")
     yield from _about_limits(call, record.answered_by.max_output_tokens, record.reply.finish_reason)
@@ -49,6 +46,19 @@ def about_escalation(first: Deployment, answered_by: Deployment) -> Warning:
     """A stronger model's answer is given in place of the first."""
     message = f"there was little confidence in the answer of {first.id}; {answered_by.id} was asked too and answered"
     return Warning("escalated", message)
+
+
+def _about_usage(record: DispatchRecord, deployment: Deployment, usage: Usage) -> Iterator[Warning]:
+    if usage.implausible:
+        yield Warning("usage_implausible", "the provider reported impossible token counts")
+    if record.cut_at is not None:
+        message = (
+            f"{deployment.id} went on beyond {record.cut_at.cap.value}; it was cut off after about "
+            f"{record.cut_at.tokens} tokens of output, and what it used is estimated unless it said so"
+        )
+        yield Warning("cut_at_cap", message)
+    elif not usage.implausible and (usage.input_tokens is None or usage.output_tokens is None):
+        yield Warning("usage_estimated", "the provider reported no token counts; they are estimated")
 
 
 def _about_limits(call: Call, most_output_tokens: int, finish_reason: FinishReason) -> Iterator[Warning]:

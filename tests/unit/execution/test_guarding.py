@@ -23,6 +23,7 @@ from pointsman_server.domain.message import (
     ToolCallPart,
     ToolResultPart,
 )
+from pointsman_server.domain.reply import FinishReason, Reply, Usage
 from pointsman_server.domain.request import DataClass, Document, RoutingConstraints
 from pointsman_server.domain.safety import (
     AnswerMode,
@@ -245,6 +246,15 @@ class TestWhatIsRemembered:
     def test_large_texts_are_looked_at_beside_the_event_loop(self) -> None:
         asked = asking(user("x" * ON_LOOP_CHARACTERS + " ann@x.org"), safety=MASK)
         assert guarded(asked).request.messages[0].text.endswith(" [EMAIL_1]")
+
+
+@pytest.mark.parametrize(
+    ("text", "fit"), [("Paris.", True), ("Write to eve@x.org.", False), (f"Now {ATTACK}.", False), ("ann@x.org", True)]
+)
+def test_only_answers_without_orders_and_other_people_s_data_are_for_others(text: str, fit: bool) -> None:
+    asked = guarded(asking(user("ann@x.org")))
+    reply = Reply((TextPart(text),), FinishReason.STOP, "", Usage(), (), "", "")
+    assert guards().is_fit_to_keep(asked, reply) is fit
 
 
 def test_answers_are_looked_at_where_the_policy_wants_to_know() -> None:

@@ -370,3 +370,23 @@ class TestContextUtilisation:
         assert self.seen(metrics) == (0, 0)
         watch.completed(completion(attempt(A, usage=Usage(50_000, output_tokens=10))))
         assert self.seen(metrics) == (1, 0.5)
+
+
+class TestSecondOpinions:
+    def test_counts_that_were_left_out_are_found_wherever_the_attempt_stands(self, metrics: Metrics) -> None:
+        """The attempt that answered is the last of a completion, which need not be the order in which they ended."""
+        watch = begin(metrics)
+        first = attempt(A, usage=Usage(), cost_micro_usd=0)
+        checked = attempt(B, usage=Usage(), cost_micro_usd=0, purpose=AttemptPurpose.CROSS_CHECK)
+        for one in (first, checked):
+            watch.attempt(one.deployment, one.purpose).ended(one)
+        filled = replace(first, usage=Usage(input_tokens=9, output_tokens=3), cost_micro_usd=15)
+        compared = replace(checked, usage=Usage(input_tokens=8, output_tokens=2), cost_micro_usd=11)
+        watch.completed(completion(compared, filled))
+        found = scrape(metrics)
+        assert found.all("pointsman_cost_micro_usd_total") == {
+            ("a", "a-model", "a-provider"): 15,
+            ("b", "b-model", "b-provider"): 11,
+        }
+        tokens = found.all("pointsman_tokens_total")
+        assert sorted(tokens.values()) == [2, 3, 8, 9]

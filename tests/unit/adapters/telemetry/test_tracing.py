@@ -349,3 +349,27 @@ def test_what_is_no_part_of_a_call_makes_no_spans(traces: Traces) -> None:
     traces.tracing.shed("calls")
     traces.tracing.guard_hit("sensitive", "EMAIL", "mask")
     assert traces.spans == []
+
+
+def test_of_several_that_answered_the_one_that_was_given_shows_the_answer(traces: Traces) -> None:
+    """A cross-check answers later than the answer that is compared with it."""
+    watch = traces.begin()
+    watch.decided(decision(A, B))
+    first, checked = attempt(A, usage=Usage()), attempt(B, purpose=AttemptPurpose.CROSS_CHECK)
+    watch.attempt(A, AttemptPurpose.FIRST).ended(first)
+    watch.attempt(B, AttemptPurpose.CROSS_CHECK).ended(checked)
+    watch.completed(completion(checked, attempt(A), model="a-1-20260101"))
+    answered, compared = told(traces.named("chat a-1")), told(traces.named("chat b-1"))
+    assert answered["gen_ai.response.model"] == "a-1-20260101"
+    assert answered["gen_ai.usage.input_tokens"] == 9
+    assert "gen_ai.response.model" not in compared
+    assert compared["pointsman.attempt.purpose"] == "cross_check"
+    assert traces.named("pointsman.complete").parent is None
+
+
+def test_all_that_answered_are_shown_when_the_call_fails_after_all(traces: Traces) -> None:
+    watch = traces.begin()
+    watch.attempt(A, AttemptPurpose.FIRST).ended(attempt(A))
+    watch.attempt(B, AttemptPurpose.ESCALATION).ended(attempt(B))
+    watch.failed(asyncio.CancelledError())
+    assert {span.name for span in traces.spans} == {"chat a-1", "chat b-1", "pointsman.complete"}

@@ -23,6 +23,7 @@ from pointsman.v1.answer_pb2 import (
 )
 from pointsman.v1.feedback_service_pb2 import RecordFeedbackRequest
 from pointsman.v1.router_service_pb2 import CompleteRequest, StreamCompleteRequest
+from pointsman_server.simulator.server import start_simulator
 
 REFUSAL = "I'm sorry, but I cannot help with that."
 ANSWER = "The capital of France is Paris."
@@ -128,6 +129,30 @@ class TestEveryAnswer:
         async with house({"small": says(ANSWER, math.log(0.5))}) as here:
             whole = await here.ask()
         assert text_of(streamed) == text_of(whole) == ANSWER
+        assert streamed.confidence == whole.confidence
+
+    @pytest.mark.parametrize("asks", [True, False])
+    async def test_token_probabilities_come_where_the_options_ask_for_them(self, asks: bool) -> None:
+        simulator = await start_simulator()
+        try:
+            content = {
+                "providers": {"sim": {"dialect": "openai_chat", "base_url": f"{simulator.url}/v1"}},
+                "models": {"m": MODEL},
+                "deployments": {
+                    "sim": {
+                        "provider": "sim",
+                        "model": "m",
+                        "model_name": "gpt-sim",
+                        "options": {"logprobs": True} if asks else {},
+                    }
+                },
+            }
+            async with running_service(load_for_test(content)) as service, connected(service) as channel:
+                here = House(channel, {})
+                whole, streamed = await here.ask(), await here.stream()
+        finally:
+            await simulator.close()
+        assert ("model_certainty" in factors(whole)) is asks
         assert streamed.confidence == whole.confidence
 
     async def test_one_from_the_cache(self) -> None:

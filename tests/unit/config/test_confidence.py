@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from kit.knowledge import load_with_knowledge
 from pointsman_server.config.policy_file import LoadedPolicy
 from pointsman_server.config.problems import PolicyError
 from pointsman_server.domain.confidence_policy import ConfidencePolicy
@@ -79,6 +80,11 @@ def test_who_only_makes_vectors(compile_text: Compile) -> None:
     )
     found = problems(compile_text, "{cross_check_with: v1}", vectors)
     assert found == ["confidence.cross_check_with refers to v1, which only makes vectors"]
+
+
+def test_who_answers_without_a_model() -> None:
+    with pytest.raises(PolicyError, match="refers to kb, which answers without a model"):
+        load_with_knowledge({"confidence": {"cross_check_with": "kb"}})
 
 
 def test_unknown_keys(compile_text: Compile) -> None:

@@ -25,6 +25,7 @@ _FINISH_REASONS = {
 _PRETTY = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE
 _FINGERPRINT = "fp_5151c1a7ed"
 _OBFUSCATION = "q7VhRk2XsLpT9wZc"
+_LOG_PROBABILITIES = 20
 
 
 class OpenAIChat:
@@ -46,7 +47,12 @@ class OpenAIChat:
 
     def whole(self, answer: Answer, envelope: Envelope) -> bytes:
         """See `WireDialect.whole`."""
-        choice = {"index": 0, "message": _message(answer), "logprobs": None, "finish_reason": _finish_reason(answer)}
+        choice = {
+            "index": 0,
+            "message": _message(answer),
+            "logprobs": _log_probabilities(answer, pieces(answer.text)),
+            "finish_reason": _finish_reason(answer),
+        }
         completion = {
             "id": _id(envelope),
             "object": "chat.completion",
@@ -112,8 +118,14 @@ class _StreamWriter:
         }
         self.frames: list[Frame] = []
 
-    def add_delta(self, delta: Mapping[str, Any], tokens: int = 0, finish_reason: str | None = None) -> None:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    def add_delta(
+        self,
+        delta: Mapping[str, Any],
+        tokens: int = 0,
+        finish_reason: str | None = None,
+        log_probabilities: Mapping[str, Any] | None = None,
+    ) -> None:
+        choice = {"index": 0, "delta": delta, "logprobs": log_probabilities, "finish_reason": finish_reason}
         self.add_chunk([choice], None, tokens)
 
     def add_chunk(self, choices: list[Any], usage: Mapping[str, Any] | None = None, tokens: int = 0) -> None:
@@ -134,7 +146,7 @@ def _stream_choice(writer: _StreamWriter, answer: Answer) -> None:
         for piece in pieces(answer.reasoning):
             writer.add_delta({"reasoning_content": piece}, 1)
     for piece in pieces(answer.text):
-        writer.add_delta({"content": piece}, 1)
+        writer.add_delta({"content": piece}, 1, log_probabilities=_log_probabilities(answer, [piece]))
     for piece in pieces(answer.refusal):
         writer.add_delta({"refusal": piece}, 1)
     for index, call in enumerate(answer.tool_calls):
@@ -142,6 +154,24 @@ def _stream_choice(writer: _StreamWriter, answer: Answer) -> None:
     if answer.citations:
         writer.add_delta({"annotations": [_annotation(citation) for citation in answer.citations]})
     writer.add_delta({}, finish_reason=_finish_reason(answer))
+
+
+def _log_probabilities(answer: Answer, tokens: list[str]) -> dict[str, Any] | None:
+    """Where they were asked for; made of the tokens' first letters, so that each answer has its own."""
+    if answer.ask.body.get("logprobs") is not True or not tokens:
+        return None
+    return {
+        "content": [
+            {
+                "token": token,
+                "logprob": -(ord(token[0]) % _LOG_PROBABILITIES) / 50,
+                "bytes": list(token.encode()),
+                "top_logprobs": [],
+            }
+            for token in tokens
+        ],
+        "refusal": None,
+    }
 
 
 def _stream_call(writer: _StreamWriter, index: int, call: ToolCall) -> None:

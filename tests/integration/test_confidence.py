@@ -136,7 +136,7 @@ class TestEveryAnswer:
         simulator = await start_simulator()
         try:
             content = {
-                "providers": {"sim": {"dialect": "openai_chat", "base_url": f"{simulator.url}/v1"}},
+                "providers": {"sim": {"dialect": "openai_chat", "base_url": f"{simulator.base_url}/v1"}},
                 "models": {"m": MODEL},
                 "deployments": {
                     "sim": {
@@ -151,7 +151,7 @@ class TestEveryAnswer:
                 here = House(channel, {})
                 whole, streamed = await here.ask(), await here.stream()
         finally:
-            await simulator.close()
+            await simulator.stop()
         assert ("model_certainty" in factors(whole)) is asks
         assert streamed.confidence == whole.confidence
 

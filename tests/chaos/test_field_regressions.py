@@ -344,7 +344,7 @@ async def test_a_fallback_that_fails_is_left_alone_too() -> None:
 
 async def test_a_breaker_that_half_opens_lets_one_call_through() -> None:
     """LiteLLM's breaker over Redis (1.82): once its timer ends, everybody is admitted."""
-    slow = Script(200, {"content-type": "application/json"}, [(0.4, SOUND.pieces[0][1])])
+    slow = Script(200, {"content-type": "application/json"}, [(2.0, SOUND.pieces[0][1])])
     async with scene({"primary": [*[BROKEN] * 5, slow], "fallback": SOUND}, resilience=QUICK_BREAKER) as on:
         for _ in range(6):
             await on.complete()
@@ -389,7 +389,7 @@ async def test_calls_fail_over_without_being_declared_safe_to_repeat() -> None:
 
 async def test_a_failover_does_not_exceed_the_fallbacks_limit() -> None:
     """Kong: limits count the model that was asked for, so that a failover exceeds those of the one that answers."""
-    slow = Script(200, {"content-type": "application/json"}, [(0.4, SOUND.pieces[0][1])])
+    slow = Script(200, {"content-type": "application/json"}, [(2.0, SOUND.pieces[0][1])])
     scripts = {"primary": BROKEN, "fallback": slow, "last": SOUND}
     one_at_a_time = {"max_concurrent_calls": 1}
     async with scene(scripts, deployment=one_at_a_time, only_for="fallback") as on:

@@ -39,7 +39,7 @@ def every_text(request: CompletionRequest) -> Iterator[tuple[str, str]]:
     """All that a model may be shown, each with the path of its field; opaque blocks are their provider's own."""
     for index, message in enumerate(request.messages):
         for place, part in enumerate(message.parts):
-            for text in _texts_of(part):
+            for text in texts_of(part):
                 yield f"completion.messages[{index}].parts[{place}]", text
     for index, document in enumerate(request.documents):
         yield f"completion.documents[{index}].text", document.text
@@ -56,7 +56,7 @@ def with_texts(request: CompletionRequest, change: Change) -> CompletionRequest:
     )
 
 
-def _texts_of(part: Part) -> Iterator[str]:
+def texts_of(part: Part) -> Iterator[str]:
     match part:
         case TextPart(text=text) | ToolResultPart(text=text) | ReasoningPart(text=text):
             if text:

@@ -245,3 +245,25 @@ cache_entries = Table(
     Index("ix_cache_entries_tenant", "tenant", "used_at"),
 )
 """Answers for who asks the same again. Of what was asked there are hashes alone: no text can be read from them."""
+
+request_traces = Table(
+    "request_traces",
+    metadata,
+    Column("id", _BIG, primary_key=True, autoincrement=True),
+    Column("request_id", String(128), nullable=False),
+    Column("started_at", Float, nullable=False),
+    Column("latency_seconds", Float, nullable=False),
+    Column("tenant", String(64), nullable=False),
+    Column("model", String(64), nullable=False),
+    Column("outcome", String(32), nullable=False),
+    Column("cost_micro_usd", _BIG, nullable=False),
+    Column("expires_at", Float, nullable=False, index=True),
+    Column("labels_json", Text, nullable=False),
+    Column("account", LargeBinary, nullable=False),
+    Column("prompt", Text, nullable=False),
+    Column("answer", Text, nullable=False),
+    Index("ix_request_traces_request", "request_id"),
+    Index("ix_request_traces_tenant", "tenant", "started_at", "id"),
+    Index("ix_request_traces_time", "started_at", "id", "tenant", "model", "outcome"),
+)
+"""Calls for operators to look at. Prompts and answers are empty or masked; `account` is a message of the contract."""

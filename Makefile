@@ -38,7 +38,11 @@ run: $(VENV)/.runtime ## Starts pointsman; without provider keys it answers from
 	$(BIN)/pointsman serve
 
 .PHONY: test
-test: $(VENV)/.dev ## Runs all tests
+test: $(VENV)/.dev ## Runs all tests but the longest
+	TEST_HISTORIES=2000 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m "not long" --cov --cov-report=term:skip-covered
+
+.PHONY: test-all
+test-all: $(VENV)/.dev ## Runs all tests, with 10,000 random histories, replicas behind Envoy, wheels and benchmarks
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --cov --cov-report=term:skip-covered
 
 .PHONY: check

@@ -135,6 +135,7 @@ async def _from_file(admin: Any, file: Path, number: int, known: dict[str, int])
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(150)
 async def test_a_hundred_reloads_at_200_calls_a_second_cost_no_call(tmp_path: Path) -> None:
     with serving(tmp_path, policy(0), POINTSMAN_STATE_DIR=str(tmp_path / "state")) as (_, address):

@@ -8,7 +8,7 @@ from wall.scenario import QUICK, Verdict
 
 from kit.walls import run_on_wall
 
-SLOW = [pytest.mark.slow, pytest.mark.timeout(120)]
+SLOW = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(120)]
 """What keeps real time: a server's keepalive and the window in which a stream's pace is measured."""
 
 PARAMETERS = [pytest.param(id, marks=SLOW if one.slow else [], id=id) for id, one in SCENARIOS.items()]

@@ -64,6 +64,7 @@ TOLD = {
 
 
 @pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_a_quick_run_has_all_rows(tmp_path: Path) -> None:
     output = tmp_path / "bench.json"
@@ -83,6 +84,7 @@ def test_a_quick_run_has_all_rows(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.long
 def test_what_governance_costs_is_measured_with_every_store() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "bench.governance", "--quick"], cwd=ROOT, capture_output=True, text=True, timeout=150

@@ -17,6 +17,8 @@ from pointsman_server.domain.errors import CountersUnavailable
 from pointsman_server.domain.governance import WhenCountersFail
 from pointsman_server.execution.limits import Limits
 
+pytestmark = [pytest.mark.slow, pytest.mark.long]
+
 PROCESSES, WORKERS = 8, 4
 PRESS_SECONDS = 1.5
 """Longer than what one process leaves over stays with it."""

@@ -36,7 +36,7 @@ from pointsman.v1.admin_service_pb2_grpc import AdminServiceStub
 from pointsman.v1.router_service_pb2 import CompleteRequest, RouteRequest, StreamCompleteRequest
 from pointsman_client import AsyncClient, PointsmanError
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(300)]
 
 EVERYWHERE_SECONDS = 5.0
 """Within so long a change must be known to all replicas."""

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from pointsman_server.adapters.providers.wire import HttpWire
-from pointsman_server.bootstrap.providers import build_adapters
+from pointsman_server.bootstrap.providers import AdapterBook
 from pointsman_server.domain.catalog import Deployment, Dialect, Model, Price, Provider, Rates, Secret, Snapshot
 from pointsman_server.domain.faults import FaultKind, ProviderFault
 from pointsman_server.domain.message import Message, ReasoningPart, Role, TextPart, ToolCallPart, ToolResultPart
@@ -113,8 +113,11 @@ def snapshot_of(dialect: Dialect, base_url: str) -> Snapshot:
 async def benches() -> AsyncIterator[Mapping[Dialect, Bench]]:
     simulator, wire = await start_simulator(), HttpWire()
     snapshots = {dialect: snapshot_of(dialect, simulator.base_url) for dialect in MODEL_NAMES}
+    adapters = AdapterBook(wire)
+    for snapshot in snapshots.values():
+        adapters.add(snapshot)
     yield {
-        dialect: Bench(dialect, build_adapters(snapshot, wire)[dialect.value], snapshot.deployments["d"], simulator)
+        dialect: Bench(dialect, adapters[dialect.value], snapshot.deployments["d"], simulator)
         for dialect, snapshot in snapshots.items()
     }
     await wire.close()

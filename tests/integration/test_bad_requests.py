@@ -382,14 +382,6 @@ async def test_row_34_unknown_method(house: House, method: str) -> None:
     await house.is_well()
 
 
-@pytest.mark.parametrize("method", ["AdminService/ListTraces"])
-async def test_services_that_come_later_are_unimplemented(house: House, method: str) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await raw(house.channel, f"/pointsman.v1.{method}")(b"")
-    error = RichError(caught.value)
-    assert (error.code, error.reason) == (grpc.StatusCode.UNIMPLEMENTED, "FEATURE_UNAVAILABLE")
-
-
 @pytest.mark.parametrize(
     "metadata", [[("x-long", "v" * 17_000)], [(f"x-{n}", "v") for n in range(300)]], ids=["17 kB", "300 keys"]
 )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import time
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -18,7 +20,14 @@ from kit.canaries import CANARIES
 from kit.collector import Collector, running_collector
 from kit.parrot import Parrot, running_parrot
 from kit.running import MODEL, RichError, connected, load_for_test, router, running_service, spec, user
-from pointsman.v1 import answer_pb2, completion_pb2, feedback_service_pb2, feedback_service_pb2_grpc
+from pointsman.v1 import (
+    admin_service_pb2,
+    admin_service_pb2_grpc,
+    answer_pb2,
+    completion_pb2,
+    feedback_service_pb2,
+    feedback_service_pb2_grpc,
+)
 from pointsman.v1.completion_pb2 import CompletionSpec, Document, Message, Part, ToolCall, ToolResult
 from pointsman.v1.router_service_pb2 import CompleteRequest, RouteRequest, StreamCompleteRequest
 
@@ -45,6 +54,7 @@ class House:
 
     router: Any
     feedback: Any
+    admin: Any
     parrot: Parrot
     collector: Collector
     directory: Path
@@ -68,6 +78,17 @@ class House:
             await self.complete(asked)
         return RichError(caught.value)
 
+    async def traced(self, count: int) -> list[admin_service_pb2.Trace]:
+        """Recorded calls as operators see them, as soon as there are so many."""
+        lines: list[Any] = []
+        gives_up_at = time.monotonic() + SECONDS
+        while len(lines) < count and time.monotonic() < gives_up_at:
+            await asyncio.sleep(0.1)
+            lines = (await self.admin.ListTraces(admin_service_pb2.ListTracesRequest(page_size=1000))).traces
+        assert len(lines) == count
+        wanted = [admin_service_pb2.GetTraceRequest(request_id=line.request_id) for line in lines]
+        return [(await self.admin.GetTrace(one)).trace for one in wanted]
+
     async def metrics(self) -> bytes:
         url = f"http://127.0.0.1:{self.http_port}/metrics"
         async with aiohttp.ClientSession() as session, session.get(url) as response:
@@ -76,7 +97,7 @@ class House:
 
 @asynccontextmanager
 async def open_house(
-    directory: Path, monkeypatch: pytest.MonkeyPatch, safety: Mapping[str, Any]
+    directory: Path, monkeypatch: pytest.MonkeyPatch, safety: Mapping[str, Any], traces: Mapping[str, Any] | None = None
 ) -> AsyncGenerator[House, None]:
     with running_collector() as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.endpoint)
@@ -89,12 +110,14 @@ async def open_house(
                     "deployments": {"d": {"provider": "p", "model": "m", "model_name": "m-1"}},
                     "cache": {"mode": "read_write"},
                     "safety": safety,
+                    "traces": traces or {},
                 }
             )
             stores = {"state_dir": str(directory / "state"), "database_url": f"sqlite:///{directory / 'db.sqlite'}"}
             async with running_service(policy, **stores) as service, connected(service) as channel:
                 feedback = feedback_service_pb2_grpc.FeedbackServiceStub(channel)
-                yield House(router(channel), feedback, parrot, collector, directory, service.http_port)
+                admin = admin_service_pb2_grpc.AdminServiceStub(channel)
+                yield House(router(channel), feedback, admin, parrot, collector, directory, service.http_port)
 
 
 MASK = {"sensitive_data": {"mode": "mask"}}
@@ -170,6 +193,31 @@ class TestMasked:
             assert (await house.complete(spec(asked))).message.parts[0].text == asked
             assert "[EMAIL_2]" in house.parrot.bodies[-1]["messages"][-1]["content"]
             assert (await house.complete(spec("And [EMAIL_1]?"))).message.parts[0].text == "And [EMAIL_1]?"
+
+
+class TestRecorded:
+    @pytest.mark.parametrize("mode", ["off", "detect", "mask"])
+    async def test_operators_read_placeholders_and_the_database_holds_nothing_else(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], mode: str
+    ) -> None:
+        safety = {"sensitive_data": {"mode": mode}, "injection": {"mode": "off"}}
+        async with open_house(tmp_path, monkeypatch, safety, {"mode": "text"}) as house:
+            for canary in CANARIES:
+                assert (await house.complete(spec(canary.said))).message.parts[0].text == canary.said
+                assert (await house.stream(spec(canary.said)))[0] == canary.said
+            await house.complete(spec(EVERYTHING))
+            traces = await house.traced(2 * len(CANARIES) + 1)
+            everything, *others = traces
+            assert {kind for kind in KINDS if f"[{kind}_1]" in everything.masked_prompt} == KINDS
+            assert {kind for kind in KINDS if f"[{kind}_1]" in everything.masked_answer} == KINDS
+            for canary, trace in zip(reversed(CANARIES), others[::2], strict=True):
+                clean = canary.sentence.format(f"[{canary.kind}_1]")
+                assert (trace.masked_prompt, trace.masked_answer) == (f"user: {clean}", clean)
+            assert not any(found_in(trace.SerializeToString()) for trace in traces)
+        written = found_in_files(tmp_path)
+        assert "db.sqlite" in written
+        assert not any(written.values()), written
+        assert found_in("".join(capfd.readouterr())) == []
 
 
 class TestErrors:

@@ -182,7 +182,7 @@ class TestDocuments:
         assert answer.attempts[-1].deployment == "small"
 
     async def test_a_continuation_leaves_room_for_what_was_said(self) -> None:
-        begun = "A refund costs 5 EUR [[fees]]. " + "And this goes on and on for a long time. " * 100
+        begun = "A refund costs 5 EUR [[fees]]. " + "And this goes on and on for a long time. " * 40
         breaks = sse_script(chunk(begun), end="reset", done=False)
         goes_on = sse_script(chunk(" The end."), chunk(finish="stop"), USAGE)
         async with running_upstream(goes_on) as small, running_upstream(breaks) as large:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -13,13 +14,13 @@ from typing import Any
 import grpc
 import pytest
 from google.protobuf import descriptor_pb2
-from google.protobuf.descriptor import FileDescriptor, ServiceDescriptor
+from google.protobuf.descriptor import FileDescriptor, MethodDescriptor, ServiceDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from kit.other_clients import ROOT, commands_of, generate_stubs, grpcurl
-from kit.running import RichError, connected, one_deployment_each, router, running_service, spec
+from kit.running import connected, one_deployment_each, router, running_service, spec
 from kit.upstream import HELLO, json_script, running_upstream
 from pointsman.v1 import (
     admin_service_pb2,
@@ -47,12 +48,7 @@ SERVICES: dict[str, ServiceDescriptor] = {
 ROUTER = "pointsman.v1.RouterService"
 ADMIN = "pointsman.v1.AdminService"
 SERVED = {ROUTER, "pointsman.v1.EmbeddingService", "pointsman.v1.FeedbackService", ADMIN}
-LATER = [
-    f"/{name}/{method.name}"
-    for name, one in SERVICES.items()
-    for method in one.methods
-    if name not in SERVED or method.name in ("ListTraces", "GetTrace")
-]
+METHODS = [method for one in SERVICES.values() for method in one.methods]
 LIBRARY = {"grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"}
 STATUS = health_pb2.HealthCheckResponse
 
@@ -133,12 +129,13 @@ def reflected(port: int) -> tuple[Sequence[str], dict[str, descriptor_pb2.FileDe
     return names, files
 
 
-@pytest.mark.parametrize("method", LATER)
-async def test_what_comes_later_is_unimplemented(house: House, method: str) -> None:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await house.channel.unary_unary(method)(b"")
-    error = RichError(caught.value)
-    assert (error.code, error.reason) == (grpc.StatusCode.UNIMPLEMENTED, "FEATURE_UNAVAILABLE")
+@pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)
+async def test_every_method_of_the_contract_is_served(house: House, method: MethodDescriptor) -> None:
+    path = f"/{method.containing_service.full_name}/{method.name}"
+    call = house.channel.unary_stream(path)(b"", timeout=20)
+    with suppress(grpc.aio.AioRpcError):
+        assert [answer async for answer in call]
+    assert await call.code() in (grpc.StatusCode.OK, grpc.StatusCode.INVALID_ARGUMENT)
 
 
 QUESTION = "Why do noble gases hardly react? Answer with one tool call if you have a tool."

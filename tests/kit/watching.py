@@ -33,10 +33,15 @@ class SeenCall:
     operation: Operation
     headers: Mapping[str, str]
     decisions: list[Decision] = field(default_factory=list)
+    prepared_calls: list[Call] = field(default_factory=list)
     attempts: list[SeenAttempt] = field(default_factory=list)
     first_contents: int = 0
     completion: Completion | None = None
     error: BaseException | None = None
+
+    def prepared(self, call: Call) -> None:
+        """See `CallWatch.prepared`."""
+        self.prepared_calls.append(call)
 
     def decided(self, decision: Decision) -> None:
         """See `CallWatch.decided`."""

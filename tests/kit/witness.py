@@ -115,6 +115,9 @@ class WitnessedCall:
         """See `CallWatch.first_content`."""
         self.first_contents += 1
 
+    def prepared(self, call: Call) -> None:
+        """See `CallWatch.prepared`."""
+
     def decided(self, decision: Decision) -> None:
         """See `CallWatch.decided`."""
 

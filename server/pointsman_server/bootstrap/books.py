@@ -1,5 +1,5 @@
 """What all processes of a service share through the database and Redis: controls, accounts, limits, named calls,
-cached answers."""
+cached answers, recorded calls."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from pointsman_server.adapters.stores.sql.counter_store import SqlCounters
 from pointsman_server.adapters.stores.sql.database import Database
 from pointsman_server.adapters.stores.sql.idempotency_store import SqlAnswers
 from pointsman_server.adapters.stores.sql.ledger_store import SqlLedgerStore
+from pointsman_server.adapters.stores.sql.trace_store import SqlTraces
 from pointsman_server.adapters.stores.sql.usage import UsageReader
+from pointsman_server.bootstrap.guards import shipped_scanner
 from pointsman_server.config.settings import Settings
 from pointsman_server.domain.ledger import BudgetAlert
 from pointsman_server.domain.ports import Clock, Ids
@@ -26,6 +28,9 @@ from pointsman_server.execution.governing import Governing
 from pointsman_server.execution.idempotency import Idempotency
 from pointsman_server.execution.limits import Limits
 from pointsman_server.execution.recall import Recall
+from pointsman_server.execution.trace_text import TraceMasker
+from pointsman_server.execution.trace_writer import TraceWriter
+from pointsman_server.rpc.admin_traces import account_of
 
 
 class Books:
@@ -45,6 +50,8 @@ class Books:
         self._limits: Limits | None = None
         self._cache = SqlCache(self._database)
         self.recall = Recall(clock)
+        self.trace_store = SqlTraces(self._database)
+        self.traces = TraceWriter(self.trace_store, account_of, TraceMasker(shipped_scanner()), clock)
 
     async def open(self) -> Governing:
         """Brings the database up to date and reads what operators set. Raises `StoreUnavailableError`."""
@@ -66,9 +73,11 @@ class Books:
         self.control.start()
         self.named_calls.start()
         self.recall.start()
+        self.traces.start()
 
     async def close(self) -> None:
         """Writes everything down; to be called when no call runs any more."""
+        await self.traces.close()
         await self.recall.close()
         await self.named_calls.close()
         await self.accounts.close()

@@ -12,9 +12,10 @@ from pointsman_server.execution.guarding import Guards
 
 def build_guards(telemetry: Telemetry) -> Guards:
     """Guards that report to this telemetry."""
-    return Guards(_scanner(), shipped_detector(), telemetry)
+    return Guards(shipped_scanner(), shipped_detector(), telemetry)
 
 
 @cache
-def _scanner() -> PatternScanner:
+def shipped_scanner() -> PatternScanner:
+    """What finds sensitive data; one for the process."""
     return PatternScanner()

@@ -21,12 +21,6 @@ from pointsman_server.domain.ports import ProviderAdapter, ProviderCall
 from pointsman_server.domain.reply import ReplyEvent
 
 
-def build_adapters(snapshot: Snapshot, wire: HttpWire) -> Mapping[str, ProviderAdapter]:
-    """An adapter for every provider that can be called, by provider id."""
-    usable = (provider for provider in snapshot.providers.values() if not provider.unusable_because)
-    return {provider.id: _build_adapter(provider, wire) for provider in usable}
-
-
 class AdapterBook(Mapping[str, ProviderAdapter]):
     """The adapters of all policies under which calls run, as one mapping by provider id.
 
@@ -37,22 +31,26 @@ class AdapterBook(Mapping[str, ProviderAdapter]):
     def __init__(self, wire: HttpWire) -> None:
         self._wire = wire
         self._adapters: dict[Provider, ProviderAdapter] = {}
+        self._ids: frozenset[str] = frozenset()
 
     def add(self, snapshot: Snapshot) -> None:
         """Makes the adapters that calls under this policy need; imports SDKs, so it belongs off the event loop."""
         for provider in snapshot.providers.values():
             if not provider.unusable_because and provider not in self._adapters:
                 self._adapters[provider] = _build_adapter(provider, self._wire)
+        self._count_ids()
 
     async def keep_only(self, snapshots: Iterable[Snapshot]) -> None:
         """Closes the adapters that none of these needs."""
         needed = {provider for snapshot in snapshots for provider in snapshot.providers.values()}
         for provider in [one for one in self._adapters if one not in needed]:
-            await self._adapters.pop(provider).close()
+            adapter = self._adapters.pop(provider)
+            self._count_ids()
+            await adapter.close()
 
     def exchange(self, call: ProviderCall) -> AsyncGenerator[Sequence[ReplyEvent], None]:
         """See `ProviderAdapter.exchange`."""
-        return self._adapters[call.deployment.provider].exchange(call)
+        return self.adapter_of(call.deployment.provider).exchange(call)
 
     async def close(self) -> None:
         """Closes all."""
@@ -63,19 +61,23 @@ class AdapterBook(Mapping[str, ProviderAdapter]):
         """Those that have an adapter."""
         return self._adapters.keys()
 
+    def adapter_of(self, provider: Provider) -> ProviderAdapter:
+        """What speaks with this provider; raises `KeyError` where there is nothing."""
+        return self._adapters[provider]
+
     def __getitem__(self, provider_id: str) -> ProviderAdapter:
-        if provider_id not in self:
+        if provider_id not in self._ids:
             raise KeyError(provider_id)
         return self
 
-    def __contains__(self, provider_id: object) -> bool:
-        return any(provider.id == provider_id for provider in self._adapters)
-
     def __iter__(self) -> Iterator[str]:
-        return iter({provider.id: None for provider in self._adapters})
+        return iter(self._ids)
 
     def __len__(self) -> int:
-        return len({provider.id for provider in self._adapters})
+        return len(self._ids)
+
+    def _count_ids(self) -> None:
+        self._ids = frozenset(provider.id for provider in self._adapters)
 
 
 def _build_adapter(provider: Provider, wire: HttpWire) -> ProviderAdapter:

@@ -15,6 +15,7 @@ import structlog
 from pointsman_server.adapters.providers.wire import HttpWire
 from pointsman_server.adapters.stores.decision_file import StateFolder
 from pointsman_server.adapters.stores.redis_health import SharedHealth
+from pointsman_server.adapters.telemetry.recording import Recording
 from pointsman_server.adapters.telemetry.setup import observe
 from pointsman_server.adapters.tokenizers.tiktoken_counter import TiktokenCounter
 from pointsman_server.adapters.webhook import AlertWebhook
@@ -41,6 +42,7 @@ from pointsman_server.execution.shadow import ShadowLog
 from pointsman_server.rpc.admin import AdminServicer
 from pointsman_server.rpc.admin_control import ControlDesk
 from pointsman_server.rpc.admin_policy import PolicyMethods
+from pointsman_server.rpc.admin_traces import TraceMethods, outcome_of
 from pointsman_server.rpc.boundary import Boundary
 from pointsman_server.rpc.embedding import EmbeddingServicer
 from pointsman_server.rpc.feedback import FeedbackServicer
@@ -91,7 +93,8 @@ class Service:
         )
         self._policies = PolicyKeeper(CompiledPolicy(snapshot, record or _unkept(snapshot)), self._workshop)
         self._watch = self._build_watch()
-        self._observed = observe(lambda: self._policies.current, self._clock, version("pointsman"))
+        recording = Recording(self._books.traces, outcome_of, self._clock)
+        self._observed = observe(lambda: self._policies.current, self._clock, version("pointsman"), others=(recording,))
         self._canary = CanaryWatch(
             self._observed.telemetry, self._policies, self._clock, self._books.store, self._books.control
         )
@@ -103,6 +106,7 @@ class Service:
             dropped=lambda: self._books.recall.dropped,
         )
         self._observed.metrics.watch_dropped("webhooks", lambda: self._webhook.dropped)
+        self._observed.metrics.watch_dropped("request_traces", lambda: self._books.traces.dropped)
         self._authenticator = build_authenticator(
             settings, lambda: self._books.control.current, lambda: self._policies.current, self._clock
         )
@@ -229,9 +233,10 @@ class Service:
         books, policies = self._books, self._policies
         controls = ControlDesk(books.store, books.control, lambda: policies.current, books.usage)
         desk = PolicyDesk(policies, self._workshop, books.store, books.control)
+        traces = TraceMethods(books.trace_store)
         started_at = self._clock.now()
         return AdminServicer(
-            memory.health, lambda: policies.current, self._boundary, started_at, controls, PolicyMethods(desk)
+            memory.health, lambda: policies.current, self._boundary, started_at, controls, PolicyMethods(desk), traces
         )
 
     def _build_watch(self) -> PolicyWatch:

@@ -29,14 +29,18 @@ _NUMBER_COLUMNS = ("value", "score", "quality", "cost", "1st token")
 
 
 def show_route(console: Console, response: RouteResponse) -> None:
-    """Prints a whole decision."""
-    decision = response.decision
-    _show_head(console, decision, response.request_id)
+    """Prints a whole decision, and what its caller should know."""
+    show_decision(console, response.decision, response.request_id)
+    _show_warnings(console, response.warnings)
+
+
+def show_decision(console: Console, decision: RouteDecision, request_id: str) -> None:
+    """Prints who was chosen for this request, and why."""
+    _show_head(console, decision, request_id)
     _show_complexity(console, decision)
     _show_ranked(console, decision.ranked)
     if decision.excluded:
         _show_excluded(console, decision)
-    _show_warnings(console, response.warnings)
 
 
 def _show_head(console: Console, decision: RouteDecision, request_id: str) -> None:

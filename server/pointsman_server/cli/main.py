@@ -20,6 +20,7 @@ _COMMANDS = (
     "flags",
     "kill",
     "policy",
+    "traces",
     "usage",
     "ledger",
     "replay",

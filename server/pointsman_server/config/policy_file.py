@@ -29,6 +29,7 @@ from pointsman_server.config.scalars import one_of, refuse_bad_id
 from pointsman_server.config.section import Keys, Section, Spot, UnacceptableError
 from pointsman_server.config.templates import built_in_templates, read_templates
 from pointsman_server.config.tenants import GOVERNANCE_KEYS, read_governance
+from pointsman_server.config.traces import read_traces
 from pointsman_server.config.yaml_tree import MAX_BYTES, read_tree
 from pointsman_server.domain.cache import Caching
 from pointsman_server.domain.catalog import Deployment, Model, Snapshot
@@ -36,6 +37,7 @@ from pointsman_server.domain.context import ContextPolicy
 from pointsman_server.domain.governance import Governance
 from pointsman_server.domain.record import PolicyRecord
 from pointsman_server.domain.resilience import Resilience
+from pointsman_server.domain.trace_policy import TracePolicy
 
 T = TypeVar("T")
 
@@ -52,6 +54,7 @@ POLICY_KEYS: Keys = {
     "safety": "safety: {sensitive_data: {mode: mask}}",
     "cache": "cache: {mode: read_write}",
     "confidence": "confidence: {escalate_below: 0.4}",
+    "traces": "traces: {mode: metadata}",
     **GOVERNANCE_KEYS,
     "templates": 'templates: {greet: {versions: {1: {messages: [{user: "Hello"}]}}}}',
     "alerts": 'alerts: {webhook: {url: "https://alerts.example.com/pointsman"}}',
@@ -167,6 +170,7 @@ def _read_policy(
         tier_chains=chains,
         resilience=section.optional("resilience", read_resilience, Resilience()),
         context=section.optional("context", lambda spot: read_context(spot, ContextPolicy()), ContextPolicy()),
+        traces=section.optional("traces", lambda spot: read_traces(spot, TracePolicy()), TracePolicy()),
         templates={**built_in_templates(), **section.optional("templates", read_templates, {})},
     )
     safety = section.optional("safety", lambda spot: read_safety(spot, snapshot.safety), snapshot.safety)

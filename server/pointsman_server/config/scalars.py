@@ -11,13 +11,13 @@ from typing import TypeVar
 from pointsman_server.config.problems import looks_like_a_key, nearest, shown
 from pointsman_server.config.section import Spot, UnacceptableError
 from pointsman_server.config.yaml_tree import Items, Scalar, Table
+from pointsman_server.domain.identifier import IDENTIFIER
 
 T = TypeVar("T")
 
 MICRO_USD_PER_USD = 1_000_000
 _MAX_USD = 1_000_000
 
-_IDENTIFIER = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 _NAME = re.compile(r"[!-~]{1,256}")
 _WHOLE = re.compile(r"-?(0|[1-9][0-9]{0,17})")
 _DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,17})(\.[0-9]{1,18})?")
@@ -30,14 +30,14 @@ _AMBIGUOUS = re.compile(
 def identifier(spot: Spot) -> str:
     """The id of something."""
     text = spot.text()
-    if not _IDENTIFIER.fullmatch(text):
+    if not IDENTIFIER.fullmatch(text):
         raise UnacceptableError(_not_an_id(text), _ID_RULE)
     return text
 
 
 def refuse_bad_id(spot: Spot, key: str) -> None:
     """Notes a key that cannot be the id of what it defines."""
-    if not _IDENTIFIER.fullmatch(key):
+    if not IDENTIFIER.fullmatch(key):
         spot.refuse(_not_an_id(key), _ID_RULE)
 
 

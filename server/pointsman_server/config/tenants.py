@@ -13,6 +13,7 @@ from pointsman_server.config.routes import named_deployments
 from pointsman_server.config.safety import read_safety
 from pointsman_server.config.scalars import identifier, list_of, one_of, refuse_bad_id, some, switch, usd, whole_number
 from pointsman_server.config.section import Keys, Section, Spot, UnacceptableError
+from pointsman_server.config.traces import read_traces
 from pointsman_server.domain.caller import Role
 from pointsman_server.domain.catalog import Deployment, Snapshot
 from pointsman_server.domain.governance import (
@@ -39,6 +40,7 @@ TENANT_KEYS: Keys = {
     "suspended": "suspended: true",
     "safety": "safety: {sensitive_data: {mode: block}}",
     "context": "context: {trim: all}",
+    "traces": "traces: {mode: text}",
 }
 LIMIT_KEYS: Keys = {
     "requests_per_minute": "requests_per_minute: 20",
@@ -159,6 +161,9 @@ def _tenant(spot: Spot, defaults: TenantPolicy, snapshot: Snapshot) -> TenantPol
         ),
         context=section.optional(
             "context", lambda one: read_context(one, defaults.context or snapshot.context), defaults.context
+        ),
+        traces=section.optional(
+            "traces", lambda one: read_traces(one, defaults.traces or snapshot.traces), defaults.traces
         ),
     )
     _warn_if_nothing_is_left(spot, tenant, snapshot)

@@ -23,6 +23,7 @@ from pointsman_server.domain.resilience import Resilience
 from pointsman_server.domain.safety import Safety
 from pointsman_server.domain.template import Template
 from pointsman_server.domain.tokenizer import Tokenizer
+from pointsman_server.domain.trace_policy import TracePolicy
 
 TOKENS_PER_PRICE_UNIT = 1_000_000
 
@@ -271,6 +272,7 @@ class Snapshot:
     """The model that makes vectors for requests that name no deployment; "" is the cheapest."""
     caching: Caching = field(default_factory=Caching)
     confidence: ConfidencePolicy = field(default_factory=ConfidencePolicy)
+    traces: TracePolicy = field(default_factory=TracePolicy)
 
     @cached_property
     def answering(self) -> Mapping[str, Deployment]:
@@ -302,6 +304,10 @@ class Snapshot:
     def safety_of(self, tenant: str) -> Safety:
         """What is done about this tenant's sensitive data and hostile texts."""
         return self.governance.of(tenant).safety or self.safety
+
+    def traces_of(self, tenant: str) -> TracePolicy:
+        """What is recorded of this tenant's calls."""
+        return self.governance.of(tenant).traces or self.traces
 
     def resolve(self, name: str) -> Deployment | None:
         """The deployment with this id or alias."""

@@ -22,6 +22,7 @@
     ├── AnswerInvalid             the model answered, but not as the response_schema demands
     ├── DecisionExpired           the decision that the request names cannot be followed any more
     ├── RequestNotFound           no such answer to judge
+    │   └── TraceNotFound         no such call was recorded
     ├── BudgetExceeded            a budget has not enough left for the call
     ├── LedgerUnavailable         what calls cost cannot be booked for now
     ├── GuardsUnavailable         a guard could not look at the request, and nothing passes without
@@ -305,6 +306,16 @@ class RequestNotFound(RouterError):
 
     def __init__(self) -> None:
         super().__init__("request_id names no answer that can be judged; it is unknown or too long ago")
+
+
+class TraceNotFound(RequestNotFound):
+    """No call with this request id is recorded."""
+
+    def __init__(self) -> None:
+        RouterError.__init__(
+            self,
+            "request_id names no recorded call; it is unknown, too long ago, or the policy's `traces` leaves it out",
+        )
 
 
 class BudgetExceeded(RouterError):

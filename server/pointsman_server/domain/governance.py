@@ -10,6 +10,7 @@ from pointsman_server.domain.caller import Role
 from pointsman_server.domain.context import ContextPolicy
 from pointsman_server.domain.request import DataClass
 from pointsman_server.domain.safety import Safety
+from pointsman_server.domain.trace_policy import TracePolicy
 
 
 class Period(Enum):
@@ -54,6 +55,8 @@ class TenantPolicy:
     """How its inputs are made to fit; None is as for everybody."""
     safety: Safety | None = None
     """None is that of the policy."""
+    traces: TracePolicy | None = None
+    """What is recorded of its calls; None is as for everybody."""
 
     def may_use(self, deployment_id: str) -> bool:
         """Whether this deployment exists for the tenant."""

@@ -169,6 +169,10 @@ class AttemptWatch(Protocol):
 class CallWatch(Protocol):
     """Watches one call. The first of `completed` and `failed` ends it; `Route` ends when it decided, or failed."""
 
+    def prepared(self, call: Call) -> None:
+        """The prompt is as it may go on: rendered, and as the guards left it. Before anything is decided."""
+        ...
+
     def decided(self, decision: Decision) -> None:
         """The decision was made or, when an earlier one is followed, looked up."""
         ...
@@ -191,7 +195,11 @@ class CallWatch(Protocol):
 
 
 class Telemetry(Protocol):
-    """Sees what happens, for traces and metrics. Never fails a call, never blocks, never keeps a request's text."""
+    """Sees what happens, for traces, metrics and records. Never fails a call, never blocks.
+
+    Keeps no text of a request or an answer, except where the policy wants texts recorded: then only until they are
+    masked, and what cannot be masked is forgotten.
+    """
 
     def call(self, call: Call, operation: Operation) -> CallWatch:
         """A call begins."""

@@ -13,17 +13,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import re
 import secrets
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pointsman_server.domain.control import Key
+from pointsman_server.domain.identifier import IDENTIFIER
 
 PREFIX = "pm_"
-
-_TENANT_ID = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _ALPHANUMERIC = frozenset(_ALPHABET)
@@ -65,7 +63,7 @@ def make_key() -> NewKey:
 
 def is_tenant_id(text: str) -> bool:
     """Whether a tenant may be called so: ids are those of the policy, so that no two of them look alike."""
-    return _TENANT_ID.fullmatch(text) is not None
+    return IDENTIFIER.fullmatch(text) is not None
 
 
 def digest_of(text: str) -> bytes:

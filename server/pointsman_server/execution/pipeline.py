@@ -106,6 +106,7 @@ class Pipeline:
         with self._watched(call, Operation.COMPLETE) as watch:
             await self._governing.admit(call, answers=True)
             call = await self._guards.guard(with_template(call))
+            watch.prepared(call)
             decision, recalled = await self._recall_and_decide(call, watch)
             async with aclosing(self._answer(call, decision, recalled, watch, stream=False)) as events:
                 async for event in events:
@@ -121,6 +122,7 @@ class Pipeline:
         with self._watched(call, Operation.STREAM_COMPLETE) as watch:
             await self._governing.admit(call, answers=True)
             call = await self._guards.guard(with_template(call))
+            watch.prepared(call)
             decision, recalled = await self._recall_and_decide(call, watch)
             told = False
             async with aclosing(self._answer(call, decision, recalled, watch, stream=True)) as events:

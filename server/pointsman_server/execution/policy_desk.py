@@ -1,4 +1,4 @@
-"""What operators do with policies: look, apply, go back, try one out. Every change is recorded with who made it."""
+"""What operators do with policies: look, apply, go back. Every change is recorded with who made it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pointsman_server.decision.rollout import MOST_PERCENT
-from pointsman_server.domain.control import PolicyVersion, Rollout, RolloutKind
+from pointsman_server.domain.control import PolicyVersion
 from pointsman_server.domain.errors import FieldProblem, InvalidRequest
 from pointsman_server.domain.ports import ControlKeeper
 from pointsman_server.execution.control import ControlBook
@@ -73,43 +72,6 @@ class PolicyDesk:
             await self._return_to(version, author, comment)
             return version
 
-    async def try_out(self, version: str, kind: RolloutKind, percent: int, actor: str, comment: str) -> Rollout:
-        """Tries a policy that was applied or kept: on a share of the calls, or beside them all as a shadow."""
-        if not 0 <= percent <= MOST_PERCENT:
-            raise InvalidRequest((FieldProblem("percent", f"must be 0 to {MOST_PERCENT}"),))
-        async with self._keeper.changing:
-            kept = await self._store.policy(version)
-            if kept is None:
-                raise _unknown(version)
-            await self._checked(kept.yaml, "version")
-            rollout = Rollout(version, kind, percent if kind is RolloutKind.CANARY else 0)
-            await self._store.set_rollout(rollout, actor, comment)
-            await self._book.refresh()
-            return rollout
-
-    async def keep(self, text: str) -> str:
-        """Keeps a policy without putting it in force, so that it can be tried; gives its version."""
-        policy = await self._checked(text)
-        await self._store.keep_policy(policy.snapshot.version, text)
-        return policy.snapshot.version
-
-    async def promote(self, actor: str, comment: str) -> str:
-        """Puts the policy that is being tried in force for all calls; gives its version."""
-        async with self._keeper.changing:
-            rollout = self._book.current.rollout
-            if rollout is None:
-                raise _nothing_tried()
-            await self._return_to(rollout.version, actor, comment)
-            await self._end_trial(actor, comment)
-            return rollout.version
-
-    async def stop(self, actor: str, comment: str) -> None:
-        """Tries nothing any more; all calls have the policy in force."""
-        async with self._keeper.changing:
-            if self._book.current.rollout is None:
-                raise _nothing_tried()
-            await self._end_trial(actor, comment)
-
     @property
     def _in_force(self) -> str:
         return self._book.current.policy_version or self._keeper.applied_version
@@ -120,11 +82,6 @@ class PolicyDesk:
             raise _unknown(version)
         if version != self._in_force:
             await self._put_in_force(await self._checked(kept.yaml, "version"), version, author, comment)
-
-    async def _end_trial(self, actor: str, comment: str) -> None:
-        await self._store.set_rollout(None, actor, comment)
-        await self._book.refresh()
-        await self._keeper.end_trial()
 
     async def _put_in_force(self, policy: CompiledPolicy, version: str, author: str, comment: str) -> None:
         await self._store.apply_policy(version, policy.record.text, author, comment)
@@ -174,7 +131,3 @@ def _unknown(version: str) -> InvalidRequest:
     if not version:
         told = "is empty, and no policy was applied yet; apply one, or name a version"
     return InvalidRequest((FieldProblem("version", told),))
-
-
-def _nothing_tried() -> InvalidRequest:
-    return InvalidRequest((FieldProblem("version", "no policy is being tried; nothing to promote or to stop"),))

@@ -57,6 +57,7 @@ def with_texts(request: CompletionRequest, change: Change) -> CompletionRequest:
 
 
 def texts_of(part: Part) -> Iterator[str]:
+    """What a model may be shown of this part."""
     match part:
         case TextPart(text=text) | ToolResultPart(text=text) | ReasoningPart(text=text):
             if text:

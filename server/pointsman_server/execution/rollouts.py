@@ -216,6 +216,9 @@ class _CountedCall:
         self._seconds: float | None = None
         self._is_over = False
 
+    def prepared(self, call: Call) -> None:
+        self._watch.prepared(call)
+
     def decided(self, decision: Decision) -> None:
         self._watch.decided(decision)
 

@@ -13,7 +13,7 @@ from pointsman_server.domain.reply import Reply
 from pointsman_server.domain.request import CompletionRequest
 from pointsman_server.domain.sensitive import Finding, SensitiveScanner
 from pointsman_server.execution.guarding import LOOK_SECONDS, LOOK_SECONDS_PER_CHARACTER, ON_LOOP_CHARACTERS
-from pointsman_server.execution.masking import Masker
+from pointsman_server.execution.masking import PLACEHOLDER, Masker
 from pointsman_server.execution.request_texts import texts_of
 
 MOST_CHARACTERS = 200_000
@@ -58,11 +58,12 @@ class TraceMasker:
             return await asyncio.to_thread(self._masked, call, prompt, answer, most_characters)
 
     def _masked(self, call: Call, prompt: Sequence[Line], answer: Sequence[Line], most_characters: int) -> Shown:
-        # The caller got his own values back; what was masked before has its placeholders again.
-        stands_for = {value: placeholder for placeholder, value in call.guarded.originals.items()}
-        answer = [(who, _with_placeholders(text, stands_for)) for who, text in answer]
+        # As it came: beside a placeholder the scanner may see what is not there, and miss what is.
+        originals = call.guarded.originals
+        prompt = [(who, _with_originals(text, originals)) for who, text in prompt]
         found = {text: tuple(self._scanner.scan(text)) for _, text in (*prompt, *answer)}
-        kinds = {text[one.start : one.end]: one.kind for text, its in found.items() for one in its}
+        kinds = {value: _kind_of(placeholder) for placeholder, value in originals.items()}
+        kinds |= {text[one.start : one.end]: one.kind for text, its in found.items() for one in its}
         if len(kinds) > MOST_VALUES:
             raise TooMuchToMaskError
         masker = Masker(found)
@@ -105,12 +106,14 @@ def _lines(who: str, part: Part) -> Iterator[Line]:
                 yield f"{who} {does}".strip(), text
 
 
-def _with_placeholders(text: str, stands_for: Mapping[str, str]) -> str:
-    # The longest first: one value may be a part of another.
-    known = sorted((value for value in stands_for if value in text), key=len, reverse=True)
-    if not known:
+def _with_originals(text: str, originals: Mapping[str, str]) -> str:
+    if not originals or "[" not in text:
         return text
-    return re.sub("|".join(map(re.escape, known)), lambda match: stands_for[match.group()], text)
+    return PLACEHOLDER.sub(lambda match: originals.get(match.group(), match.group()), text)
+
+
+def _kind_of(placeholder: str) -> str:
+    return placeholder.strip("[]").rpartition("_")[0]
 
 
 def _all_places(text: str, found: Iterable[Finding], kinds: Mapping[str, str]) -> list[Finding]:

@@ -17,6 +17,7 @@ from pointsman_server.domain.health import BreakerState, HealthView
 from pointsman_server.execution.health import HealthBoard
 from pointsman_server.rpc.admin_control import ControlDesk, check, to_timestamp
 from pointsman_server.rpc.admin_policy import PolicyMethods
+from pointsman_server.rpc.admin_traces import TraceMethods
 from pointsman_server.rpc.boundary import CURRENT_CALL, Boundary
 from pointsman_server.rpc.paging import DEFAULT_PAGE_SIZE, read_token, write_token
 
@@ -29,18 +30,13 @@ _Context = Any
 _LOG = structlog.stdlib.get_logger("pointsman.admin")
 
 
-async def _refuse(self: object, request: Any, context: _Context) -> Any:
-    raise NotImplementedError
-
-
 class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
     """Reads the health board, resets what it is told to, and hands over what operators switch to `controls`, what they
-    do with policies to `policies`.
+    do with policies to `policies`, what they look up of past calls to `traces`.
 
-    `started_at` is seconds since the Unix epoch. Without `controls` or `policies` their methods are not served.
+    `started_at` is seconds since the Unix epoch. Without `controls`, `policies` or `traces` their methods are not
+    served.
     """
-
-    ListTraces = GetTrace = _refuse
 
     def __init__(
         self,
@@ -50,6 +46,7 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         started_at: float,
         controls: ControlDesk | None = None,
         policies: PolicyMethods | None = None,
+        traces: TraceMethods | None = None,
     ) -> None:
         self._health = health
         self._snapshot = snapshot
@@ -57,6 +54,7 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         self._started_at = started_at
         self._controls = controls
         self._policies = policies
+        self._traces = traces
         self._version = version("pointsman")
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: _Context) -> pb.GetStatusResponse:
@@ -111,6 +109,14 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         """Puts an earlier version of the policy in force again."""
         return await self._policy_methods.roll_back(request)
 
+    async def ListTraces(self, request: pb.ListTracesRequest, context: _Context) -> pb.ListTracesResponse:
+        """A page of recorded calls, newest first."""
+        return await self._trace_methods.list_traces(request)
+
+    async def GetTrace(self, request: pb.GetTraceRequest, context: _Context) -> pb.GetTraceResponse:
+        """One recorded call."""
+        return await self._trace_methods.get_trace(request)
+
     async def ListDeployments(
         self, request: pb.ListDeploymentsRequest, context: _Context
     ) -> pb.ListDeploymentsResponse:
@@ -149,6 +155,12 @@ class AdminServicer(admin_service_pb2_grpc.AdminServiceServicer):
         if self._policies is None:
             raise NotImplementedError
         return self._policies
+
+    @property
+    def _trace_methods(self) -> TraceMethods:
+        if self._traces is None:
+            raise NotImplementedError
+        return self._traces
 
     def _status(self, deployment: Deployment, view: HealthView) -> pb.DeploymentStatus:
         report, unwell = self._health.report(deployment.id), view.unavailable(deployment.id)

@@ -113,7 +113,7 @@ class ControlDesk:
     async def list_audit_events(self, request: pb.ListAuditEventsRequest) -> pb.ListAuditEventsResponse:
         """A page of changes, newest first."""
         check(request)
-        start, end = _span(request)
+        start, end = time_span(request)
         size, after = request.page_size or DEFAULT_PAGE_SIZE, read_token("audit", request.page_token)
         if after and not (after.isascii() and after.isdigit()):
             raise bad_token()
@@ -127,7 +127,7 @@ class ControlDesk:
     async def get_usage(self, request: pb.GetUsageRequest) -> pb.GetUsageResponse:
         """What was used, one row for each group."""
         check(request)
-        _span(request)
+        time_span(request)
         group_by = frozenset(_DIMENSION_OF[one] for one in request.group_by)
         if (UsageDimension.LABEL in group_by) != bool(request.label):
             wanted = "must name the label to group by" if not request.label else "is used only when grouping by label"
@@ -225,7 +225,10 @@ def _event(event: AuditEvent) -> pb.AuditEvent:
     )
 
 
-def _span(request: pb.ListAuditEventsRequest | pb.GetUsageRequest) -> tuple[float | None, float | None]:
+def time_span(
+    request: pb.ListAuditEventsRequest | pb.GetUsageRequest | pb.ListTracesRequest,
+) -> tuple[float | None, float | None]:
+    """From when on and before when, in seconds since the Unix epoch. Raises `InvalidRequest`."""
     start = _seconds(request.start_time) if request.HasField("start_time") else None
     end = _seconds(request.end_time) if request.HasField("end_time") else None
     if start is not None and end is not None and end <= start:

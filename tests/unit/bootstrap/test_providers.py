@@ -18,8 +18,8 @@ from pointsman_server.adapters.providers.local_knowledge import LocalKnowledge
 from pointsman_server.adapters.providers.openai_chat import OpenAiChat
 from pointsman_server.adapters.providers.openai_responses import OpenAiResponses
 from pointsman_server.adapters.providers.wire import HttpWire
-from pointsman_server.bootstrap.providers import AdapterBook, build_adapters
-from pointsman_server.domain.catalog import Dialect, Secret
+from pointsman_server.bootstrap.providers import AdapterBook
+from pointsman_server.domain.catalog import Dialect, Secret, Snapshot
 from pointsman_server.domain.ports import ProviderCall
 from pointsman_server.domain.request import GenerationConfig
 
@@ -33,13 +33,19 @@ CLASSES: dict[Dialect, type[Any]] = {
 KEY = Secret("sk-planted", "env:K")
 
 
+def book_of(policy: Snapshot) -> AdapterBook:
+    book = AdapterBook(HttpWire())
+    book.add(policy)
+    return book
+
+
 def test_every_dialect_is_known() -> None:
     assert set(CLASSES) == set(Dialect) - {Dialect.LOCAL_KNOWLEDGE}
 
 
 async def test_a_knowledge_base_is_an_adapter_without_a_wire() -> None:
     snapshot = load_with_knowledge().snapshot
-    adapter = build_adapters(snapshot, HttpWire())["house"]
+    adapter = book_of(snapshot).adapter_of(snapshot.providers["house"])
     assert isinstance(adapter, LocalKnowledge)
     await adapter.close()
 
@@ -47,7 +53,7 @@ async def test_a_knowledge_base_is_an_adapter_without_a_wire() -> None:
 @pytest.mark.parametrize("dialect", CLASSES)
 def test_each_dialect_has_its_adapter(dialect: Dialect) -> None:
     policy = snapshot(deployment("d", by={"dialect": dialect, "api_key": KEY}))
-    adapter: Any = build_adapters(policy, HttpWire())["d-provider"]
+    adapter: Any = book_of(policy).adapter_of(policy.providers["d-provider"])
     assert isinstance(adapter, EmbeddingAdapter) is dialect.makes_vectors
     if isinstance(adapter, EmbeddingAdapter):
         adapter = vars(adapter)["_completions"]
@@ -57,22 +63,21 @@ def test_each_dialect_has_its_adapter(dialect: Dialect) -> None:
 
 def test_a_provider_has_one_adapter_for_all_its_deployments() -> None:
     shared = provider("shared", api_key=KEY)
-    adapters = build_adapters(
-        snapshot(*(deployment(name, provider=shared) for name in "abc"), deployment("d", by={"api_key": KEY})),
-        HttpWire(),
+    adapters = book_of(
+        snapshot(*(deployment(name, provider=shared) for name in "abc"), deployment("d", by={"api_key": KEY}))
     )
     assert set(adapters) == {"shared", "d-provider"}
 
 
 def test_a_provider_that_cannot_be_called_has_none() -> None:
     policy = snapshot(deployment("a", by={"unusable_because": "no key"}), deployment("b"))
-    assert set(build_adapters(policy, HttpWire())) == {"b-provider"}
+    assert set(book_of(policy)) == {"b-provider"}
 
 
 _IMPORTS = """
 import sys
 from pointsman_server.adapters.providers.wire import HttpWire
-from pointsman_server.bootstrap.providers import build_adapters
+from pointsman_server.bootstrap.providers import AdapterBook
 from pointsman_server.domain.catalog import *
 from pointsman_server.domain.request import Tier
 import pointsman_server.bootstrap.service
@@ -80,7 +85,7 @@ price = Price("p", None, ((0, Rates(0, 0, 0, 0)),))
 model = Model("m", Tier.LIGHT, 1000, 100, frozenset(), 0.5, price)
 provider = Provider("p", Dialect(sys.argv[1]), "http://127.0.0.1:1/v1", Secret("k", "env:K"))
 policy = Snapshot("v", "s", {"d": Deployment("d", provider, model, "m")}, {}, {})
-build_adapters(policy, HttpWire())
+AdapterBook(HttpWire()).add(policy)
 print(*sorted({"anthropic", "google.genai"} & sys.modules.keys()))
 """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -13,6 +14,9 @@ from click.testing import Result
 
 from kit.command_line import Cli
 from kit.policy_house import House, name_in, serving_in_thread, text
+from pointsman_server.adapters.stores.sql.control_store import ControlStore
+from pointsman_server.adapters.stores.sql.database import Database
+from pointsman_server.bootstrap.identity import SystemClock
 
 Ask = Callable[..., Result]
 
@@ -51,6 +55,14 @@ def second(tmp_path: Path) -> str:
     file = tmp_path / "second.yaml"
     file.write_text(text("second"))
     return str(file)
+
+
+async def recorded(url: str) -> list[tuple[str, str]]:
+    """What was done, with its comment, newest first."""
+    database = Database(url)
+    done = [(one.action, one.comment) for one in await ControlStore(database, SystemClock()).audit()]
+    await database.close()
+    return done
 
 
 def test_apply_shows_what_it_changed(ask: Ask, house: House, second: str) -> None:
@@ -155,6 +167,13 @@ class TestTrials:
         promoted = try_("promote", "--comment", "fine")
         assert (promoted.exit_code, promoted.stderr) == (0, f"in force: {version}\n")
         assert json.loads(try_("trial", "--json").stdout) is None
+
+    def test_every_step_is_recorded_with_its_reason(self, try_: Ask, url: str, second: str) -> None:
+        assert try_("canary", second, "--percent", "10", "--comment", "careful").exit_code == 0
+        assert try_("promote", "--comment", "it is better").exit_code == 0
+        done = asyncio.run(recorded(url))[:3]
+        assert [action for action, _ in done] == ["rollout_ended", "policy_applied", "rollout_set"]
+        assert [comment for _, comment in done] == ["it is better", "it is better", "careful"]
 
     def test_the_server_follows(self, try_: Ask, house: House, second: str) -> None:
         assert try_("canary", second, "--percent", "100").exit_code == 0

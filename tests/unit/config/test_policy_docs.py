@@ -27,6 +27,7 @@ from pointsman_server.config import (
     safety,
     templates,
     tenants,
+    traces,
 )
 from pointsman_server.config.policy_file import LoadedPolicy
 from pointsman_server.config.problems import PolicyError
@@ -39,6 +40,7 @@ from pointsman_server.domain.plan import ExclusionReason, RoutePlan, TaskType
 from pointsman_server.domain.reply import Usage
 from pointsman_server.domain.request import CacheMode, Capability, DataClass, Tier
 from pointsman_server.domain.resilience import Resilience
+from pointsman_server.domain.trace_policy import TracePolicy
 
 Compile = Callable[..., LoadedPolicy]
 DOCS = (Path(__file__).parents[3] / "docs" / "policy.md").read_text()
@@ -67,6 +69,7 @@ SECTIONS = {
     "cache": caching.CACHE_KEYS,
     "cache.tenants.ID": caching.TENANT_CACHE_KEYS,
     "confidence": confidence.CONFIDENCE_KEYS,
+    "traces": traces.TRACE_KEYS,
     "tenants.ID": tenants.TENANT_KEYS,
     "tenants.ID.end_users": tenants.LIMIT_KEYS,
     "tenants.ID.budgets": tenants.BUDGET_KEYS,
@@ -164,6 +167,16 @@ def test_documented_defaults_of_the_cache_are_true() -> None:
             value = getattr(usual, key)
             shown = value.value if isinstance(value, CacheMode) else str(value).lower().removesuffix(".0")
             assert default == f"`{shown}`", key
+
+
+def test_documented_defaults_of_traces_are_true() -> None:
+    usual = TracePolicy()
+    assert rows("traces") == {
+        "mode": f"`{usual.mode.value}`",
+        "sample": f"`{usual.sample:g}`",
+        "retention_days": f"`{usual.retention_days}`",
+        "most_text_characters": f"`{usual.most_text_characters}`",
+    }
 
 
 def test_example_of_rules_does_what_the_text_says(compile_text: Compile) -> None:

@@ -6,10 +6,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kit.accounts import decision
 from kit.catalog import FEW_TOKENS, call, deployment, request, snapshot
 from kit.dispatching import Dispatched, dispatch
+from kit.properties import examples
 from kit.scripted import END, PING, CharacterCounter, Hang, Step, Wait, answers, says, used
 from pointsman_server.domain.call import AttemptOutcome, AttemptPurpose, Completion, FailoverMode, Relay
 from pointsman_server.domain.catalog import Deployment
@@ -142,6 +145,30 @@ class TestTheLimitInMoney:
     def test_an_answer_that_keeps_the_cap_is_whole(self) -> None:
         done = stream(says("x" * 200), used(100, 200), END, **capped(500))
         assert (len(done.text), done.record.cut_at) == (200, None)
+
+
+_pieces: st.SearchStrategy[Step] = st.lists(
+    st.one_of(
+        st.builds(TextDelta, st.sampled_from([0, 1]), st.text(st.sampled_from("a \u6771\n"), max_size=90)),
+        st.builds(ReasoningDelta, st.just("r"), st.text(max_size=40)),
+        st.builds(ToolCallDelta, st.just("t"), st.just("id"), st.just("find"), st.text(max_size=40)),
+    ),
+    max_size=3,
+)
+
+
+@given(st.lists(_pieces, max_size=12), st.integers(100, 900))
+@examples(60)
+def test_what_is_told_is_the_answer_and_within_both_limits(steps: list[Step], cap_micro_usd: int) -> None:
+    done = stream(says("x"), *steps, END, **capped(cap_micro_usd))
+    assert done.record.reply is not None
+    assert fold(delta for _, delta in done.deltas).parts == done.record.reply.parts
+    told = [delta for _, delta in done.deltas]
+    shown = sum(len(one.text) for one in told if isinstance(one, (TextDelta, ReasoningDelta)))
+    shown += sum(len(one.name + one.arguments_json) for one in told if isinstance(one, ToolCallDelta))
+    assert shown <= min(MOST, (cap_micro_usd - 100) // 2)
+    ended = FinishReason.STOP if done.record.cut_at is None else FinishReason.LENGTH
+    assert done.record.reply.finish_reason is ended
 
 
 class TestTheAccount:

@@ -10,7 +10,6 @@ import pytest
 
 from kit.policy_house import House, name_in, text
 from pointsman_server.adapters.stores.sql.database import Database
-from pointsman_server.domain.control import Rollout, RolloutKind
 from pointsman_server.domain.errors import InvalidRequest
 from pointsman_server.execution.policy_desk import PolicyDesk, unified_diff
 
@@ -138,46 +137,6 @@ class TestRollBack:
         with pytest.raises(InvalidRequest) as caught:
             await desk.roll_back("of_the_future", "key_1", "")
         assert {one.field for one in caught.value.problems} == {"version"}
-
-
-class TestTrials:
-    async def test_a_kept_policy_is_tried_and_promoted(self, house: House, desk: PolicyDesk) -> None:
-        version = await desk.keep(text("second"))
-        assert name_in(house.keeper.current) == "first"
-        rollout = await desk.try_out(version, RolloutKind.CANARY, 10, "key_1", "careful")
-        assert rollout == Rollout(version, RolloutKind.CANARY, 10)
-        assert await desk.promote("key_2", "it is better") == version
-        assert name_in(house.keeper.current) == "second"
-        actions = [action for action, _, _ in await recorded(house)]
-        assert actions[:3] == ["rollout_ended", "policy_applied", "rollout_set"]
-        assert house.keeper.rollout is None
-
-    async def test_a_trial_is_stopped(self, house: House, desk: PolicyDesk) -> None:
-        version = await desk.keep(text("second"))
-        shadow = await desk.try_out(version, RolloutKind.SHADOW, 50, "key_1", "")
-        assert shadow.percent == 0
-        await desk.stop("key_1", "")
-        assert name_in(house.keeper.current) == "first"
-        assert house.book is not None
-        assert house.book.current.rollout is None
-
-    async def test_without_a_trial_there_is_nothing_to_end(self, desk: PolicyDesk) -> None:
-        for act in (desk.promote, desk.stop):
-            with pytest.raises(InvalidRequest, match="no policy is being tried"):
-                await act("key_1", "")
-
-    @pytest.mark.parametrize("percent", [-1, 101, 120])
-    async def test_shares_are_0_to_100(self, house: House, desk: PolicyDesk, percent: int) -> None:
-        with pytest.raises(InvalidRequest, match="percent: must be 0 to 100"):
-            await desk.try_out(house.keeper.current.version, RolloutKind.CANARY, percent, "key_1", "")
-
-    async def test_only_what_is_kept_and_can_be_used_is_tried(self, house: House, desk: PolicyDesk) -> None:
-        assert house.store is not None
-        with pytest.raises(InvalidRequest, match="names no policy"):
-            await desk.try_out("nowhere", RolloutKind.CANARY, 10, "key_1", "")
-        await house.store.keep_policy("of_the_future", "version: 2\n")
-        with pytest.raises(InvalidRequest, match="not a known word"):
-            await desk.try_out("of_the_future", RolloutKind.CANARY, 10, "key_1", "")
 
 
 async def test_before_anything_was_applied_there_is_nothing_to_show(file: Path, tmp_path: Path) -> None:

@@ -118,8 +118,9 @@ class TestVersions:
         assert (policy.version, policy.yaml, policy.author) == (first, text("first"), FILE_AUTHOR)
 
     async def test_one_that_was_only_kept_has_no_time(self, admin: Any, house: House) -> None:
-        version = await house.desk.keep(text("second"))
-        policy = (await admin.GetPolicy(pb.GetPolicyRequest(version=version))).policy
+        assert house.store is not None
+        await house.store.keep_policy("kept", text("second"))
+        policy = (await admin.GetPolicy(pb.GetPolicyRequest(version="kept"))).policy
         assert not policy.HasField("apply_time")
 
     async def test_an_unknown_one(self, admin: Any) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from pointsman_server.adapters.providers.json_reading import read_object
+from pointsman_server.adapters.providers.parts import content_of, text_block, unsayable, user_block
 from pointsman_server.domain.catalog import Dialect
 from pointsman_server.domain.faults import FaultKind, ProviderFault
 from pointsman_server.domain.message import (
-    ImagePart,
     Message,
     OpaquePart,
     Part,
@@ -57,44 +56,24 @@ def _shape_messages(messages: Sequence[Message]) -> Iterator[dict[str, Any]]:
     # A system turn that is not the first one is refused, so all of them go into one.
     system = [part for message in messages if message.role is Role.SYSTEM for part in message.parts]
     if system:
-        yield {"role": "system", "content": _content(_only_text(part, "a system message") for part in system)}
+        yield {"role": "system", "content": content_of([text_block(part, "a system message") for part in system])}
     for message in messages:
         match message.role:
             case Role.SYSTEM:
                 continue
             case Role.USER:
-                yield {"role": "user", "content": _content(_user_block(part) for part in message.parts)}
+                yield {"role": "user", "content": content_of([user_block(part) for part in message.parts])}
             case Role.ASSISTANT:
                 yield from _shape_assistant(message)
             case Role.TOOL:
                 yield from (_shape_tool_result(part) for part in message.parts)
 
 
-def _content(blocks: Iterator[dict[str, Any]]) -> str | list[dict[str, Any]]:
-    shaped = list(blocks)
-    if len(shaped) == 1 and shaped[0].get("type") == "text":
-        return str(shaped[0]["text"])
-    return shaped
-
-
-def _only_text(part: Part, where: str) -> dict[str, Any]:
-    if isinstance(part, TextPart):
-        return {"type": "text", "text": part.text}
-    raise _unsayable(part, where)
-
-
-def _user_block(part: Part) -> dict[str, Any]:
-    if isinstance(part, ImagePart):
-        encoded = b64encode(part.data).decode("ascii")
-        return {"type": "image_url", "image_url": {"url": f"data:{part.media_type};base64,{encoded}"}}
-    return _only_text(part, "a user message")
-
-
 def _shape_assistant(message: Message) -> Iterator[dict[str, Any]]:
     shaped: dict[str, Any] = {"role": "assistant"}
     content = [block for part in message.parts if (block := _assistant_block(part)) is not None]
     if content:
-        shaped["content"] = _content(iter(content))
+        shaped["content"] = content_of(content)
     calls = [_shape_tool_call(part) for part in message.parts if isinstance(part, ToolCallPart)]
     if calls:
         shaped["tool_calls"] = calls
@@ -112,7 +91,7 @@ def _assistant_block(part: Part) -> dict[str, Any] | None:
         case OpaquePart():
             return _own_block(part)
         case _:
-            return _only_text(part, "an assistant message")
+            return text_block(part, "an assistant message")
 
 
 def _own_block(part: OpaquePart) -> dict[str, Any] | None:
@@ -136,16 +115,11 @@ def _shape_tool_call(part: ToolCallPart) -> dict[str, Any]:
 
 def _shape_tool_result(part: Part) -> dict[str, Any]:
     if not isinstance(part, ToolResultPart):
-        raise _unsayable(part, "a tool message")
+        raise unsayable(part, "a tool message")
     content: str | list[dict[str, Any]] = part.text
     if part.is_error:
         content = [{"type": "document", "document": {"data": {"error": part.text}}}]
     return {"role": "tool", "tool_call_id": part.tool_call_id, "content": content}
-
-
-def _unsayable(part: Part, where: str) -> ProviderFault:
-    name = type(part).__name__.removesuffix("Part").lower()
-    return ProviderFault(FaultKind.INVALID_REQUEST, f"messages: this provider takes no {name} part in {where}")
 
 
 def _shape_sampling(generation: GenerationConfig) -> dict[str, Any]:

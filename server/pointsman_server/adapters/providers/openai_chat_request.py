@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 from pointsman_server.adapters.providers.openai_request import (
     EFFORT_OPTION,
-    data_url,
     opaque_json,
     option_fault,
     shape_effort,
@@ -18,12 +17,11 @@ from pointsman_server.adapters.providers.openai_request import (
     shape_tool_choice,
     steering_options,
     tool_result_text,
-    unsayable,
     with_options,
 )
+from pointsman_server.adapters.providers.parts import content_of, text_block, unsayable, user_block
 from pointsman_server.domain.catalog import Dialect
 from pointsman_server.domain.message import (
-    ImagePart,
     Message,
     OpaquePart,
     Part,
@@ -123,33 +121,14 @@ def _shape_effort(call: ProviderCall, steering: Mapping[str, Any]) -> Mapping[st
 def _shape_message(message: Message, reasoning_field: _ReasoningField) -> Iterator[dict[str, Any]]:
     match message.role:
         case Role.SYSTEM:
-            texts = [_text_block(part, "a system message")["text"] for part in message.parts]
+            texts = [text_block(part, "a system message")["text"] for part in message.parts]
             yield {"role": "system", "content": "\n\n".join(texts)}
         case Role.USER:
-            yield {"role": "user", "content": _content([_user_block(part) for part in message.parts])}
+            yield {"role": "user", "content": content_of([user_block(part) for part in message.parts])}
         case Role.ASSISTANT:
             yield from _shape_assistant(message.parts, reasoning_field)
         case Role.TOOL:
             yield from (_shape_tool_result(part) for part in message.parts)
-
-
-def _content(blocks: list[dict[str, Any]]) -> str | list[dict[str, Any]]:
-    # Many servers take a list from users only, and some not even there: say it plainly where it can be.
-    if len(blocks) == 1 and blocks[0]["type"] == "text":
-        return str(blocks[0]["text"])
-    return blocks
-
-
-def _text_block(part: Part, where: str) -> dict[str, Any]:
-    if isinstance(part, TextPart):
-        return {"type": "text", "text": part.text}
-    raise unsayable(part, where)
-
-
-def _user_block(part: Part) -> dict[str, Any]:
-    if isinstance(part, ImagePart):
-        return {"type": "image_url", "image_url": {"url": data_url(part)}}
-    return _text_block(part, "a user message")
 
 
 def _shape_assistant(parts: Sequence[Part], reasoning_field: _ReasoningField) -> Iterator[dict[str, Any]]:

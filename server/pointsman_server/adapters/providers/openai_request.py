@@ -16,7 +16,6 @@ they tell the dialect what the provider wants:
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -24,7 +23,7 @@ import orjson
 
 from pointsman_server.domain.catalog import Deployment
 from pointsman_server.domain.faults import FaultKind, ProviderFault
-from pointsman_server.domain.message import ImagePart, OpaquePart, Part
+from pointsman_server.domain.message import OpaquePart
 from pointsman_server.domain.ports import ProviderCall
 from pointsman_server.domain.request import Capability, GenerationConfig, ReasoningEffort, Tool, ToolChoiceMode
 
@@ -120,11 +119,6 @@ def shape_tool_choice(generation: GenerationConfig, named: Mapping[str, Any]) ->
     return {"tool_choice": named if choice.mode is ToolChoiceMode.NAMED else choice.mode.value}
 
 
-def data_url(image: ImagePart) -> str:
-    """The image as a URL that holds it."""
-    return f"data:{image.media_type};base64,{b64encode(image.data).decode('ascii')}"
-
-
 def tool_result_text(text: str, *, is_error: bool) -> str:
     """The result as the model sees it; these dialects have no flag for an error, so it is said in words."""
     return orjson.dumps({"error": text}).decode() if is_error else text
@@ -136,12 +130,6 @@ def opaque_json(part: OpaquePart) -> Any:
         return orjson.loads(part.json)
     except orjson.JSONDecodeError as error:
         raise ProviderFault(FaultKind.INVALID_REQUEST, "messages: an opaque part is not valid JSON") from error
-
-
-def unsayable(part: Part, where: str) -> ProviderFault:
-    """The fault for a part that the dialect has no place for."""
-    name = type(part).__name__.removesuffix("Part").lower()
-    return ProviderFault(FaultKind.INVALID_REQUEST, f"messages: this provider takes no {name} part in {where}")
 
 
 def allows_strict(schema: Mapping[str, Any]) -> bool:

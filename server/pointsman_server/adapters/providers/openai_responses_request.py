@@ -9,7 +9,6 @@ from typing import Any
 from pointsman_server.adapters.providers.openai_request import (
     EFFORT_OPTION,
     allows_strict,
-    data_url,
     opaque_json,
     shape_effort,
     shape_schema,
@@ -17,9 +16,9 @@ from pointsman_server.adapters.providers.openai_request import (
     shape_tool_choice,
     steering_options,
     tool_result_text,
-    unsayable,
     with_options,
 )
+from pointsman_server.adapters.providers.parts import data_url, unsayable
 from pointsman_server.domain.catalog import Dialect
 from pointsman_server.domain.faults import FaultKind, ProviderFault
 from pointsman_server.domain.message import (

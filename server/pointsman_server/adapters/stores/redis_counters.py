@@ -7,12 +7,8 @@ without a disk: then every limit begins anew.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-
+from pointsman_server.adapters.stores.redis_connection import redis_client
 from pointsman_server.execution.counters import GRAIN_SECONDS, HELD_GRAINS, USABLE_GRAINS, Corrections, Grant, Want
 
 KEY = "pointsman:limits:"
@@ -54,16 +50,7 @@ class RedisCounters:
     patience_seconds = 0.05
 
     def __init__(self, url: str) -> None:
-        try:
-            self._redis: Any = Redis.from_url(
-                url,
-                protocol=2,
-                socket_timeout=_ANSWER_SECONDS,
-                socket_connect_timeout=_ANSWER_SECONDS,
-                retry=Retry(NoBackoff(), 0),
-            )
-        except ValueError:
-            raise ValueError("POINTSMAN_REDIS_URL is no URL of a Redis server (not shown)") from None
+        self._redis = redis_client(url, _ANSWER_SECONDS)
 
     async def take(self, wants: Sequence[Want], corrections: Corrections) -> Sequence[Grant]:
         """See `Counters.take`."""

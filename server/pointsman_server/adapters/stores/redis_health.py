@@ -15,12 +15,10 @@ from typing import Annotated, Any
 
 import structlog
 from pydantic import Field, TypeAdapter, ValidationError
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
+from pointsman_server.adapters.stores.redis_connection import redis_client
 from pointsman_server.domain.health import HealthNews, NewsKind
 from pointsman_server.domain.ports import Clock
 from pointsman_server.execution.cooldown import MAX_COOLDOWN_SECONDS
@@ -81,17 +79,7 @@ class SharedHealth:
         replica: str,
         deployment_ids: Callable[[], Collection[str]],
     ) -> None:
-        try:
-            self._redis: Any = Redis.from_url(
-                url,
-                protocol=2,
-                socket_timeout=_ANSWER_SECONDS,
-                socket_connect_timeout=_ANSWER_SECONDS,
-                retry=Retry(NoBackoff(), 0),
-            )
-        except ValueError:
-            # The library's words may quote the URL, which may hold a password.
-            raise ValueError("POINTSMAN_REDIS_URL is no URL of a Redis server (not shown)") from None
+        self._redis = redis_client(url, _ANSWER_SECONDS)
         self._board = board
         self._clock = clock
         self._replica = replica

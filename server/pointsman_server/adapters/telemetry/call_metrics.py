@@ -62,6 +62,9 @@ class CallMetrics:
         self._fell_back = False
         self._is_over = False
 
+    def prepared(self, call: Call) -> None:
+        """See `CallWatch.prepared`; nothing of it is counted."""
+
     def decided(self, decision: Decision) -> None:
         """See `CallWatch.decided`."""
         if not self._call.decision_id:  # one that is followed was measured when it was made

@@ -72,6 +72,10 @@ class _SafeCall:
         self._call = call
         self._parts = [part for part in parts if part is not None]
 
+    def prepared(self, call: Call) -> None:
+        for part in self._parts:
+            self._all.try_to(part.prepared, call)
+
     def decided(self, decision: Decision) -> None:
         for part in self._parts:
             self._all.try_to(part.decided, decision)

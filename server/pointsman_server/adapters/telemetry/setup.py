@@ -20,7 +20,7 @@ from pointsman_server.adapters.telemetry.safe import SafeTelemetry
 from pointsman_server.adapters.telemetry.span_export import CountingExporter, DroppingProcessor, close_within
 from pointsman_server.adapters.telemetry.tracing import Tracing
 from pointsman_server.domain.catalog import Snapshot
-from pointsman_server.domain.ports import Clock
+from pointsman_server.domain.ports import Clock, Telemetry
 
 CLOSING_SECONDS = 1.5
 """How long the last spans may take to leave when the process ends."""
@@ -48,15 +48,15 @@ class Observability:
     `interceptors` are for the gRPC server; there are none without tracing.
     """
 
-    def __init__(self, metrics: Metrics, tracer: Tracer | None) -> None:
+    def __init__(self, metrics: Metrics, tracer: Tracer | None, others: Sequence[Telemetry] = ()) -> None:
         self.metrics = metrics
         self._tracer = tracer
         self._lag = LoopLag(metrics.record_loop_lag)
         self.interceptors: Sequence[Any] = ()
         if tracer is None:
-            self.telemetry = SafeTelemetry(metrics)
+            self.telemetry = SafeTelemetry(*others, metrics)
         else:
-            self.telemetry = SafeTelemetry(metrics, Tracing(tracer.provider.get_tracer(SERVICE_NAME)))
+            self.telemetry = SafeTelemetry(*others, metrics, Tracing(tracer.provider.get_tracer(SERVICE_NAME)))
             self.interceptors = _interceptors(tracer.provider)
         metrics.watch_dropped("metrics", lambda: self.telemetry.failures)
         metrics.watch_dropped("traces", lambda: 0 if tracer is None else tracer.processor.dropped)
@@ -79,10 +79,17 @@ class Observability:
 
 
 def observe(
-    snapshot: Callable[[], Snapshot], clock: Clock, version: str, environ: Mapping[str, str] = os.environ
+    snapshot: Callable[[], Snapshot],
+    clock: Clock,
+    version: str,
+    environ: Mapping[str, str] = os.environ,
+    others: Sequence[Telemetry] = (),
 ) -> Observability:
-    """Telemetry as the environment wants it; `snapshot` is the policy in force, `version` that of pointsman."""
-    return Observability(Metrics(snapshot, clock, version), _tracer(version, environ))
+    """Telemetry as the environment wants it; `snapshot` is the policy in force, `version` that of pointsman.
+
+    `others` see the same.
+    """
+    return Observability(Metrics(snapshot, clock, version), _tracer(version, environ), others)
 
 
 def wants_tracing(environ: Mapping[str, str]) -> bool:

@@ -81,6 +81,9 @@ class CallSpan:
         self._last_error = ""
         self._answers: dict[str, AttemptSpan] = {}
 
+    def prepared(self, call: Call) -> None:
+        """See `CallWatch.prepared`; no text is part of a span."""
+
     def decided(self, decision: Decision) -> None:
         """See `CallWatch.decided`."""
         if self._span.is_recording():

@@ -7,7 +7,7 @@ from typing import Any
 
 from pointsman_server.simulator.ask import Ask, RejectedError, Tally, ToolDemand
 from pointsman_server.simulator.behaviour import Dialect
-from pointsman_server.simulator.dialects.openai_chat_request import read_functions
+from pointsman_server.simulator.dialects.openai_chat_request import read_calls, read_functions
 from pointsman_server.simulator.dialects.reading import (
     OpenCalls,
     check_demand,
@@ -69,18 +69,9 @@ def _read_turns(body: Mapping[str, Any], tally: Tally) -> None:
             tally.tool_results += 1
         else:
             calls.check_none(where)
-        _read_calls(turn, where, tally, calls)
+        read_calls(take_list(turn.get("tool_calls"), f"{where}.tool_calls"), where, tally, calls)
         if role != "assistant" or turn.get("content") is not None:
             _tally_content(turn.get("content"), f"{where}.content", tally)
-
-
-def _read_calls(turn: Mapping[str, Any], where: str, tally: Tally, calls: OpenCalls) -> None:
-    for index, call in enumerate(take_list(turn.get("tool_calls"), f"{where}.tool_calls")):
-        inner = f"{where}.tool_calls[{index}]"
-        function = need_object(need_object(call, inner).get("function"), f"{inner}.function")
-        need_text(function.get("name"), f"{inner}.function.name")
-        tally_text(tally, function.get("arguments"), f"{inner}.function.arguments")
-        calls.open(need_text(call.get("id"), f"{inner}.id"))
 
 
 def _tally_content(content: Any, where: str, tally: Tally) -> None:

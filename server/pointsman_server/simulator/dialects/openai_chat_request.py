@@ -87,7 +87,7 @@ def _read_turns(body: Mapping[str, Any], tally: Tally) -> None:
             calls.check_none(where)
         tool_calls = turn.get("tool_calls")
         if tool_calls is not None:
-            _read_calls(need_list(tool_calls, f"{where}.tool_calls"), where, tally, calls)
+            read_calls(need_list(tool_calls, f"{where}.tool_calls"), where, tally, calls)
         if turn.get("content") is not None:
             _tally_content(turn["content"], f"{where}.content", tally)
         elif role != "assistant":
@@ -97,7 +97,8 @@ def _read_turns(body: Mapping[str, Any], tally: Tally) -> None:
     calls.check_none("messages")
 
 
-def _read_calls(tool_calls: list[Any], where: str, tally: Tally, calls: OpenCalls) -> None:
+def read_calls(tool_calls: list[Any], where: str, tally: Tally, calls: OpenCalls) -> None:
+    """The calls that the assistant's turn at `where` makes."""
     for index, call in enumerate(tool_calls):
         inner = f"{where}.tool_calls[{index}]"
         function = need_object(need_object(call, inner).get("function"), f"{inner}.function")

@@ -7,7 +7,6 @@ import pytest
 from kit.openai_calls import CLOSED_SCHEMA, OPEN_SCHEMA, WEATHER, call_of, deployment
 from pointsman_server.adapters.providers.openai_request import (
     allows_strict,
-    data_url,
     opaque_json,
     shape_effort,
     shape_schema,
@@ -17,7 +16,7 @@ from pointsman_server.adapters.providers.openai_request import (
     with_options,
 )
 from pointsman_server.domain.faults import FaultKind, ProviderFault
-from pointsman_server.domain.message import ImagePart, OpaquePart
+from pointsman_server.domain.message import OpaquePart
 from pointsman_server.domain.request import GenerationConfig, ReasoningEffort, ToolChoice, ToolChoiceMode
 
 ASKED = {"effort": "as OpenAI has it"}
@@ -175,10 +174,6 @@ class TestStrict:
     def test_strict_is_said_only_where_it_holds(self) -> None:
         assert shape_schema(CLOSED_SCHEMA) == {"name": "response", "schema": CLOSED_SCHEMA, "strict": True}
         assert shape_schema(OPEN_SCHEMA) == {"name": "response", "schema": OPEN_SCHEMA}
-
-
-def test_data_url() -> None:
-    assert data_url(ImagePart(b"\x89PNG", "image/png")) == "data:image/png;base64,iVBORw=="
 
 
 def test_error_of_a_tool_is_said_in_words() -> None:

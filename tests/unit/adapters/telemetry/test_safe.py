@@ -48,6 +48,7 @@ EVERYTHING = [
     "shed",
     "guard_hit",
     "call",
+    "prepared",
     "decided",
     "attempt",
     "first_content",
@@ -65,6 +66,7 @@ def tell_all(telemetry: SafeTelemetry) -> dict[str, str]:
     telemetry.shed("calls")
     telemetry.guard_hit("sensitive", "EMAIL", "mask")
     watch = telemetry.call(CALL, Operation.COMPLETE)
+    watch.prepared(CALL)
     watch.decided(decision(A))
     running = watch.attempt(A, AttemptPurpose.FIRST)
     watch.first_content()

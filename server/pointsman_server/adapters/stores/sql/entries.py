@@ -30,7 +30,7 @@ SUMS = (
 )
 """What usage adds up."""
 
-_SECONDS_PER_DAY = 86_400
+DAY_SECONDS = 86_400
 
 _INSERT = insert(ledger_entries)
 _counts_of = attrgetter(*SUMS[:-1])
@@ -64,11 +64,11 @@ def _sums(entries: Sequence[Entry]) -> list[dict[str, object]]:
     """One row for each group, in the order in which all writers lock them."""
     groups: dict[tuple[int, str, str, str], list[tuple[int, ...]]] = defaultdict(list)
     for entry in entries:
-        group = groups[int(entry.at // _SECONDS_PER_DAY), entry.tenant, entry.model, entry.labels_json]
+        group = groups[int(entry.at // DAY_SECONDS), entry.tenant, entry.model, entry.labels_json]
         group.append((*_counts_of(entry), entry.cost_micro_usd if entry.estimated else 0))
     rows = [
         {
-            "day": day_of(day * _SECONDS_PER_DAY),
+            "day": day_of(day * DAY_SECONDS),
             "tenant": tenant,
             "model": model,
             "labels_digest": digest_of(labels),

@@ -13,14 +13,13 @@ from sqlalchemy import Row, Select, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pointsman_server.adapters.stores.sql.database import Database
-from pointsman_server.adapters.stores.sql.entries import SUMS, day_of
+from pointsman_server.adapters.stores.sql.entries import DAY_SECONDS, SUMS, day_of
 from pointsman_server.adapters.stores.sql.schema import budget_leases, budget_states, ledger_entries, usage_daily
 from pointsman_server.domain.ledger import BudgetKey, BudgetView, UsageDimension, UsageQuery, UsageRow
 
 _USAGE = usage_daily.c
 _ENTRY = ledger_entries.c
 _LEASE = budget_leases.c
-_DAY_SECONDS = 86_400
 
 _Group: TypeAlias = tuple[str, str, str]
 """Tenant, model and labels."""
@@ -65,7 +64,7 @@ class UsageReader:
 
     async def verify(self, kept_since: float) -> Verification:
         """Compares entries with the sums of days and with the budgets; entries from before `kept_since` may be gone."""
-        since = day_of(kept_since + _DAY_SECONDS - 1)
+        since = day_of(kept_since + DAY_SECONDS - 1)
         async with self._database.read() as connection:
             entries = (await connection.execute(select(func.count()).select_from(ledger_entries))).scalar_one()
             days = await _days(connection, since)
@@ -106,7 +105,7 @@ async def _days(connection: AsyncConnection, since: str) -> list[str]:
     first, last = (await connection.execute(select(func.min(_ENTRY.at), func.max(_ENTRY.at)))).one()
     days = set[str]()
     if first is not None:
-        days = {day_of(day * _DAY_SECONDS) for day in range(int(first // _DAY_SECONDS), int(last // _DAY_SECONDS) + 1)}
+        days = {day_of(day * DAY_SECONDS) for day in range(int(first // DAY_SECONDS), int(last // DAY_SECONDS) + 1)}
     summed = await connection.execute(select(_USAGE.day).where(_USAGE.day >= since).distinct())
     return sorted(day for day in days | set(summed.scalars()) if day >= since)
 
@@ -135,7 +134,7 @@ def _sums_of_entries(day: str) -> Select[Any]:
     begin = datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp()
     groups = (_ENTRY.tenant, _ENTRY.model, _ENTRY.labels_json, _ENTRY.estimated)
     sums = (func.sum(_ENTRY[name]).label(name) for name in SUMS[:-1])
-    on_this_day = (_ENTRY.at >= begin, _ENTRY.at < begin + _DAY_SECONDS)
+    on_this_day = (_ENTRY.at >= begin, _ENTRY.at < begin + DAY_SECONDS)
     return select(*groups, *sums).where(*on_this_day).group_by(*groups)
 
 

@@ -1,6 +1,7 @@
 """Trains the detector of prompt injections, and writes it as the data file that ships with the package.
 
-Run as part of `make train`, or as `python -m training.injection ROWS.jsonl OUT`. The same rows give the same file. A
+Run as part of `make train`, or as `python -m training.injection ROWS.jsonl EXAM.parquet OUT`. The same files give the
+same detector. A
 quarter of the rows is held out: neither the detector nor its threshold has seen them, and the record tells how it does
 on them. The threshold is fixed on the development part alone, where every row is judged by a detector of other rows.
 """
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 from training.injection_augment import augmented, own_rows
 from training.injection_documents import documents
+from training.injection_everyday import buried, everyday, exam_prompts, planted
 from training.injection_model import (
     Floats,
     Judged,
@@ -28,7 +30,7 @@ from training.injection_model import (
     train_weights,
     without_last,
 )
-from training.injection_rows import Row, digest_of, fold_of, parts, read_rows, where
+from training.injection_rows import OWN, Row, digest_of, fold_of, parts, read_rows, where
 
 from pointsman_server.adapters.guards.injection import LastStep, LearnedInjectionDetector
 from pointsman_server.domain.injection import Source
@@ -36,30 +38,34 @@ from pointsman_server.evaluation.injection import Judgement, Labelled, measure_i
 
 FORMAT = 1
 FOLDS = 4
-BENIGN_FLAGGED = 0.0065
-"""The part of benign development rows that the threshold lets be flagged; less than is promised, to have some room."""
+BENIGN_FLAGGED = 0.002
+"""The part of benign development rows that the threshold lets be flagged: a fifth of what is promised, since texts from
+elsewhere are flagged more often."""
 
 _SEED = 3
-_OWN_EVERY = 3
+_OWN_EVERY = 2
 """One in so many own texts is there when the last step is trained: it is to weigh rows as others write them."""
 
 _FAMILIES_OF_SOURCES = (
     "garak",
     "PyRIT",
-    "PurpleLlama",
+    "PurpleLlama:prompt",
+    "PurpleLlama:mitre",
     "BIPIA",
     "ASB",
     "NotInject",
     "WildGuard",
     "XSTest",
     "Self-Inst",
+    "Vicuna",
+    "JBB",
 )
 
 
-def train(file: Path, *, left_out: bool = False) -> dict[str, Any]:
+def train(file: Path, exam: Path, *, left_out: bool = False) -> dict[str, Any]:
     """The content of the data file; if asked, its record tells what is found of sources that were left out too."""
     development, held_out = parts(read_rows(file))
-    own = [*own_rows(), *documents()]
+    own = [*own_rows(), *documents(), *everyday(), *planted(), *buried(), *exam_prompts(exam)]
     judged, judged_own = _judged_unseen(development, own)
     together = Judged([*judged.rows, *judged_own.rows], [*judged.inputs, *judged_own.inputs])
     unseen = _unseen_logits(judged, judged_own, Source.USER)
@@ -69,7 +75,7 @@ def train(file: Path, *, left_out: bool = False) -> dict[str, Any]:
     data = {"format": FORMAT, "threshold": round(_probability(threshold), 4), **exported(weights, unit, last)}
     detector = LearnedInjectionDetector.load(data)
     data["record"] = {
-        "trained_on": {file.name: hashlib.sha256(file.read_bytes()).hexdigest()},
+        "trained_on": {one.name: _sha256(one) for one in (file, exam, *sorted(OWN.iterdir()))},
         "rows": {"development": len(development), "held_out": len(held_out), "own": len(own)},
         "held_out_ids_sha256": digest_of(held_out),
         "development": _figures(judged.rows, [_probability(one) for one in unseen], detector.threshold),
@@ -87,9 +93,9 @@ def _judged_unseen(development: Sequence[Row], own: Sequence[Row]) -> tuple[Judg
     """Every row by weights that have not seen its group."""
     found: dict[str, Floats] = {}
     for number in range(FOLDS):
-        seen = where([*development, *own], lambda row, other=number: fold_of(row, FOLDS) != other)
+        seen = where([*development, *own], _outside_fold(number))
         detector = without_last(*train_weights([*seen, *augmented(seen, _SEED + number)]))
-        for row in where([*development, *own], lambda row, this=number: fold_of(row, FOLDS) == this):
+        for row in where([*development, *own], _in_fold(number)):
             found[row.id] = inputs_of(detector, row)
         _say(f"fold {number + 1} of {FOLDS}")
     kept = list(own[::_OWN_EVERY])
@@ -100,7 +106,7 @@ def _unseen_logits(judged: Judged, own: Judged, source: Source) -> Floats:
     """Of the development rows, by last steps that have not seen them either."""
     logits = np.zeros(len(judged.rows))
     for number in range(FOLDS):
-        step = train_last(_part(judged, own, lambda row, other=number: fold_of(row, FOLDS) != other), source)
+        step = train_last(_part(judged, own, _outside_fold(number)), source)
         places = [place for place, row in enumerate(judged.rows) if fold_of(row, FOLDS) == number]
         logits[places] = best_logits(step, [judged.inputs[place] for place in places])
     return logits
@@ -125,26 +131,43 @@ def _aligned(judged: Judged, own: Judged, together: Judged, source: Source, thre
     return step._replace(bias=step.bias + threshold - _threshold(judged.rows, _unseen_logits(judged, own, source)))
 
 
+def _in_fold(number: int) -> Callable[[Row], bool]:
+    return lambda row: fold_of(row, FOLDS) == number
+
+
+def _outside_fold(number: int) -> Callable[[Row], bool]:
+    return lambda row: fold_of(row, FOLDS) != number
+
+
+def _from(family: str) -> Callable[[Row], bool]:
+    return lambda row: row.source.startswith(family)
+
+
+def _from_elsewhere(family: str) -> Callable[[Row], bool]:
+    return lambda row: not row.source.startswith(family)
+
+
 def _left_out_sources(
     development: Sequence[Row], own: Sequence[Row], judged: Judged, threshold: float
 ) -> dict[str, Any]:
-    """What is found of a source when no row of it was there to learn from."""
-    found = {}
+    """What is found of a source when no row of it was there to learn from; and all of these rows together."""
+    scores: dict[str, float] = {}
+    found: dict[str, Any] = {}
     for family in _FAMILIES_OF_SOURCES:
-        left = where(development, lambda row, name=family: row.source.startswith(name))
-        seen = where(development, lambda row, name=family: not row.source.startswith(name))
+        left = where(development, _from(family))
+        seen = where(development, _from_elsewhere(family))
         detector = without_last(*train_weights([*seen, *own, *augmented([*seen, *own], _SEED)]))
-        step = train_last(
-            _part(judged, Judged([], []), lambda row, name=family: not row.source.startswith(name)), Source.USER
-        )
+        step = train_last(_part(judged, Judged([], []), _from_elsewhere(family)), Source.USER)
         logits = best_logits(step, [inputs_of(detector, row) for row in left])
+        scores.update((row.id, _probability(logit)) for row, logit in zip(left, logits, strict=True))
         found[family] = {
             label: {"rows": len(chosen), "flagged": round(float((chosen >= threshold).mean()), 4)}
             for label, attack in (("injection", True), ("benign", False))
             if len(chosen := logits[[row.attack is attack for row in left]])
         }
         _say(f"without {family}: {found[family]}")
-    return found
+    rows = where(development, lambda row: row.id in scores)
+    return {**found, "together": _figures(rows, [scores[row.id] for row in rows], _probability(threshold))}
 
 
 def _figures(rows: Sequence[Row], scores: Sequence[float], threshold: float) -> dict[str, Any]:
@@ -161,6 +184,10 @@ def _figures(rows: Sequence[Row], scores: Sequence[float], threshold: float) -> 
     }
 
 
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
@@ -174,6 +201,6 @@ def _say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    rows_file, out, *options = sys.argv[1:]
-    content = train(Path(rows_file), left_out="--left-out-sources" in options)
+    rows_file, exam_file, out, *options = sys.argv[1:]
+    content = train(Path(rows_file), Path(exam_file), left_out="--left-out-sources" in options)
     Path(out).write_text(json.dumps(content, separators=(",", ":")) + "\n", encoding="utf-8")

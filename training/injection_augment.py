@@ -11,9 +11,10 @@ from collections.abc import Callable, Sequence
 
 from training.injection_rows import OWN, Row, read_rows
 
-COPIES = 14
-"""Texts of one template, at most; those of benign templates are fewer than their choices allow too."""
+COPIES, COPIES_OF_LONG = 18, 40
+"""Texts of one template, at most: a long one has more choices, and differs more from copy to copy."""
 
+_LONG = 500
 _CHOICE = re.compile(r"\[\[((?:(?!\[\[|\]\]).)*)\]\]", re.DOTALL)
 _LEET = str.maketrans("oieastOIEAST", "013457013457")
 _LOOKALIKES = str.maketrans("aeopcxyi", "аеорсхуі")
@@ -47,7 +48,8 @@ def own_rows(seed: int = 1) -> list[Row]:
     rows = []
     for file in sorted(OWN.glob("*.jsonl")):
         for number, template in enumerate(read_rows(file)):
-            texts = sorted({spelled_out(template.text, chance) for _ in range(COPIES)})
+            copies = COPIES_OF_LONG if len(template.text) >= _LONG else COPIES
+            texts = sorted({spelled_out(template.text, chance) for _ in range(copies)})
             name = f"{file.stem}-{number}"
             group = codecs.encode(random.Random(name).randbytes(16), "hex").decode()  # noqa: S311
             rows += [

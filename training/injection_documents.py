@@ -6,18 +6,10 @@ import json
 import random
 from collections.abc import Callable, Sequence
 
-from training.injection_rows import ROOT, Row
+from training.injection_rows import OWN, Row
 
-COUNT = 420
+COUNT = 280
 
-_PROSE = (
-    "docs/*.md",
-    "docs/adr/*.md",
-    "protos/pointsman/v1/*.proto",
-    "server/pointsman_server/execution/*.py",
-    "deploy/**/*.yml",
-)
-_LEFT_OUT = ("injection", "security")
 _NAMES = [
     "Anna",
     "Tom",
@@ -122,27 +114,19 @@ _LOG = (
 
 
 def documents(seed: int = 5) -> list[Row]:
-    """So many harmless documents, a third of them pieces of the project."""
+    """So many made documents, and pieces of the project's prose and code as they once were."""
     chance = random.Random(seed)  # noqa: S311 - no secret is made
-    pieces = _project_pieces(chance)
+    pieces: list[str] = json.loads((OWN / "pieces.json").read_text(encoding="utf-8"))
     rows = []
-    for number in range(COUNT):
-        text = chance.choice(pieces) if number % 3 == 0 else chance.choice(_MAKERS)(chance)
+    for number, text in enumerate([*pieces, *(made(chance) for _ in range(COUNT))]):
         group = chance.randbytes(16).hex()
         rows.append(Row(f"document-{number}", text, False, "document", "own documents", group))
     return rows
 
 
-def _project_pieces(chance: random.Random) -> Sequence[str]:
-    pieces = []
-    for file in sorted({file for pattern in _PROSE for file in ROOT.glob(pattern)}):
-        text = file.read_text(encoding="utf-8")
-        if any(word in file.name for word in _LEFT_OUT):
-            continue
-        for _ in range(4):
-            start = chance.randrange(max(len(text) - 200, 1))
-            pieces.append(text[start : start + chance.randrange(200, 2400)])
-    return pieces
+def made(chance: random.Random) -> str:
+    """One table, mail, log, record or traceback."""
+    return chance.choice(_MAKERS)(chance)
 
 
 def _cell(chance: random.Random) -> str:
@@ -167,7 +151,8 @@ def _table(chance: random.Random) -> str:
     return "\n".join(lines)
 
 
-def _filled(template: str, chance: random.Random) -> str:
+def filled(template: str, chance: random.Random) -> str:
+    """With names, numbers and dates for `{a}`, `{b}`, `{n}`, `{m}`, `{k}` and `{d}`."""
     first, second = chance.sample(_NAMES, 2)
     return template.format(
         n=chance.randrange(1000, 99999),
@@ -183,13 +168,13 @@ def _mail(chance: random.Random) -> str:
     head = chance.choice(
         ("Hi {a},", "Dear {a},", "SUBJECT: account {n}|FROM: {b}|DATE: {d}|CONTENT: Hi {a}", "Hello,", "")
     )
-    body = [_filled(one, chance) for one in chance.sample(_MAIL, chance.randrange(2, 9))]
-    return _filled(head, chance) + chance.choice((" ", "\n", "\n\n")) + chance.choice((" ", "\n")).join(body)
+    body = [filled(one, chance) for one in chance.sample(_MAIL, chance.randrange(2, 9))]
+    return filled(head, chance) + chance.choice((" ", "\n", "\n\n")) + chance.choice((" ", "\n")).join(body)
 
 
 def _log(chance: random.Random) -> str:
     return "\n".join(
-        f"2031-05-{chance.randrange(10, 29)} {_filled(chance.choice(_LOG), chance)}"
+        f"2031-05-{chance.randrange(10, 29)} {filled(chance.choice(_LOG), chance)}"
         for _ in range(chance.randrange(3, 30))
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,22 +12,32 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from scipy.optimize import minimize
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from training.injection_rows import Row
 
-from pointsman_server.adapters.guards.injection import LastStep, LearnedInjectionDetector
+from pointsman_server.adapters.guards.injection import SIGNS, WINDOWS, LastStep, LearnedInjectionDetector
 from pointsman_server.adapters.guards.injection_features import BUCKETS, LONGEST, buckets
 from pointsman_server.adapters.guards.injection_normalise import views
+from pointsman_server.adapters.guards.injection_patterns import FAMILIES, Family
 from pointsman_server.domain.injection import Source
 
-UNKNOWABLE = "indirect_plain"
+_UNTELLING = ("indirect_plain", "buried")
+"""Kinds of attacks most of whose words are harmless: they teach the last step only."""
 
 _SCALES = (8, 24, 64)
 _STRIDE = 2
-_MOST_WINDOWS = 24
+_MOST_WINDOWS = 10
 _LARGEST = 127
 _INVERSE_PENALTY = 6.0
-_UNTRUSTED_KINDS = ("indirect_injection", UNKNOWABLE, "benign_document", "document")
+_STEPS = (25, 12)
+"""Of the solver in each round: it is stopped early, which is a penalty too."""
+_BENIGN_WEIGHT = 1.5
+"""All benign windows together, against all windows of attacks."""
+_LAST_INVERSE_PENALTY = 0.1
+_HARMLESS = (Family.TALK_ABOUT, Family.EVERYDAY_OBJECT)
+_UNTRUSTED_KINDS = ("indirect_injection", *_UNTELLING, "benign_document", "document")
 _DOCUMENT_WEIGHT = 4
 
 Floats = NDArray[np.float64]
@@ -70,24 +81,26 @@ def _matrix(several: Sequence[Window]) -> sp.csr_matrix:
     return matrix
 
 
-def train_weights(rows: Sequence[Row], rounds: int = 2) -> tuple[NDArray[np.int8], float]:
+def train_weights(rows: Sequence[Row]) -> tuple[NDArray[np.int8], float]:
     """Weights of buckets as multiples of a unit.
 
-    A long attack has harmless pieces too: from the second round on only its likeliest pieces count as attacks.
+    A long attack has harmless pieces too: in the second round only its likeliest pieces count as attacks.
     """
-    several = [(place, one) for place, row in enumerate(rows) for one in windows(row) if row.kind != UNKNOWABLE]
-    matrix = _matrix([one for _, one in several])
+    several = [(place, one) for place, row in enumerate(rows) for one in windows(row) if row.kind not in _UNTELLING]
+    matrix = _matrix([one for _, one in several]).astype(np.float32)
     labels = np.array([one.attack for _, one in several])
     weights = np.array([one.weight for _, one in several])
     owners = np.array([place for place, _ in several])
     kept = np.ones(len(several), dtype=bool)
-    coefficients = np.zeros(BUCKETS)
-    for _ in range(rounds):
-        model = LogisticRegression(C=_INVERSE_PENALTY, solver="liblinear", max_iter=200, tol=1e-3)
-        balance = np.where(labels, 1.0, labels[kept].sum() / max((~labels[kept]).sum(), 1) * 1.5 + 0.5)
-        model.fit(matrix[kept], labels[kept], sample_weight=(weights * balance)[kept])
-        coefficients = model.coef_[0]
-        kept = _likeliest(matrix @ coefficients, labels, owners)
+    model = LogisticRegression(C=_INVERSE_PENALTY, solver="lbfgs", warm_start=True)
+    for steps in _STEPS:
+        benign = weights[kept & labels].sum() / weights[~labels].sum() * _BENIGN_WEIGHT
+        model.max_iter = steps
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model.fit(matrix[kept], labels[kept], sample_weight=(weights * np.where(labels, 1.0, benign))[kept])
+        kept = _likeliest(matrix @ model.coef_[0], labels, owners)
+    coefficients = model.coef_[0]
     unit = float(np.quantile(np.abs(coefficients), 0.99995)) / _LARGEST
     return np.clip(np.rint(coefficients / unit), -_LARGEST, _LARGEST).astype(np.int8), unit
 
@@ -143,10 +156,32 @@ def _as_from(judged: Judged, source: Source) -> Judged:
 
 
 def _fitted(inputs: Floats, labels: NDArray[np.bool_]) -> LastStep:
-    mean, scale = inputs.mean(axis=0), np.maximum(inputs.std(axis=0), 0.05)
-    model = LogisticRegression(C=0.1, max_iter=500).fit((inputs - mean) / scale, labels)
-    found = model.coef_[0] / scale
-    return LastStep(found, float(model.intercept_[0] - found @ mean))
+    """A logistic regression, both classes alike, in which signs of attacks cannot speak for a text."""
+    weights = np.where(labels, 0.5 / labels.sum(), 0.5 / (~labels).sum()) * len(labels)
+    mean, scale = np.average(inputs, axis=0, weights=weights), np.maximum(inputs.std(axis=0), 0.05)
+    scaled, signs, count = (inputs - mean) / scale, np.where(labels, 1.0, -1.0), inputs.shape[1]
+
+    def loss(found: Floats) -> tuple[float, Floats]:
+        margins = signs * (scaled @ found[:count] + found[count])
+        slopes = -signs * weights / (1.0 + np.exp(np.clip(margins, -50.0, 50.0)))
+        penalty = found[:count] @ found[:count] / (2 * _LAST_INVERSE_PENALTY)
+        gradient = np.append(scaled.T @ slopes + found[:count] / _LAST_INVERSE_PENALTY, slopes.sum())
+        return float(weights @ np.logaddexp(0.0, -margins) + penalty), gradient
+
+    best = minimize(loss, np.zeros(count + 1), jac=True, method="L-BFGS-B", bounds=_BOUNDS, options={"maxiter": 300}).x
+    found = best[:count] / scale
+    return LastStep(found, float(best[count] - found @ mean))
+
+
+def _bounds() -> list[tuple[float | None, float | None]]:
+    """Windows, length and families count for an attack or not at all, harmless families against it."""
+    sums = [(0.0, None)] * (len(WINDOWS) + 1)
+    others = [(None, None)] * (SIGNS - len(sums) - 1)
+    families = [(None, 0.0) if family in _HARMLESS else (0.0, None) for family in FAMILIES]
+    return [*sums, (0.0, None), *others, *families, (None, None)]
+
+
+_BOUNDS = _bounds()
 
 
 def best_logits(step: LastStep, inputs: Sequence[Floats]) -> Floats:

@@ -19,6 +19,10 @@ def deployment_id(scenario: str, lane: str, role: str) -> str:
     return f"{scenario.lower()}-{lane}-{role}"
 
 
+_ENDLESS_TOKENS = 5_000_000
+"""More than any scenario's answer has: what is longer than was asked for is cut, which the wall is not about."""
+
+
 def deployments_for(scenario: str, lane: str, *, alone: bool) -> list[str]:
     """The deployments that may answer a call."""
     return [deployment_id(scenario, lane, role) for role in (ROLES[:1] if alone else ROLES)]
@@ -43,7 +47,10 @@ def make_policy(stages: Mapping[str, Stage], addresses: Mapping[str, str], setti
         "providers": providers,
         "models": {f"{role}{suffix}": _model(role, suffix) for role in ROLES for suffix in ("", "-prefill")},
         "deployments": deployments,
-        "routing": {"rules": [{"name": "primaries-first", "prefer": primaries}]},
+        "routing": {
+            "default_max_output_tokens": _ENDLESS_TOKENS,
+            "rules": [{"name": "primaries-first", "prefer": primaries}],
+        },
         "resilience": _resilience(setting, own[0]),
     }
 
@@ -67,8 +74,8 @@ def _model(role: str, suffix: str) -> dict[str, Any]:
     price = _PRICES[role]
     return {
         "tier": "standard",
-        "context_window_tokens": 100_000,
-        "max_output_tokens": 90_000,
+        "context_window_tokens": 2 * _ENDLESS_TOKENS,
+        "max_output_tokens": _ENDLESS_TOKENS,
         "capabilities": ["streaming", "tools", "seed", "sampling", *(["prefill"] if suffix else [])],
         "quality": 0.5,
         "tokenizer": "o200k",

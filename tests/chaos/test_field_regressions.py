@@ -267,8 +267,10 @@ async def test_a_stream_carries_a_megabyte_of_prompt_and_answer() -> None:
     """Envoy AI Gateway #805, #494: a 1 MB body is never processed, and streams fail as too large a response."""
     block = "0123456789abcdef" * 64
     long = sse_script(*[chunk(block)] * 2_000, chunk(finish="stop"))
-    async with scene({"primary": long}, model={"context_window_tokens": 2_000_000}) as on:
-        seen = await on.stream(text="word " * 200_000, within_seconds=30)
+    model = {"context_window_tokens": 8_000_000, "max_output_tokens": 4_000_000}
+    generation = completion_pb2.GenerationConfig(max_output_tokens=4_000_000)
+    async with scene({"primary": long}, model=model) as on:
+        seen = await on.stream(text="word " * 200_000, within_seconds=30, generation=generation)
     assert seen.error is None
     assert len(seen.text) == 2_000 * len(block)
 

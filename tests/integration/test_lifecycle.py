@@ -27,7 +27,7 @@ from pointsman.v1.router_service_pb2 import CompleteRequest, StreamCompleteReque
 CANARY = "canary-prompt-41f7"
 WHISPER = "canary-provider-words-9e0c"
 KEY = "sk-planted-key-77d2"
-MOST_IDLE_BYTES = 250_000_000
+MOST_IDLE_BYTES = 300_000_000
 MOST_START_SECONDS = 15.0
 
 

@@ -20,13 +20,18 @@ from kit.raw_http2 import BlackHole, flood, framed, messages_in, pings, rapid_re
 from kit.running import RichError, connected, one_deployment_each, router, running_service, spec
 from kit.upstream import HELLO, Script, chunk, json_script, running_upstream
 from pointsman.v1 import answer_pb2, feedback_service_pb2, feedback_service_pb2_grpc, router_service_pb2_grpc
+from pointsman.v1.completion_pb2 import GenerationConfig
 from pointsman.v1.router_service_pb2 import CompleteRequest, RouteRequest, RouteResponse, StreamCompleteRequest
 from pointsman_server.domain.resilience import LoadPolicy
 
 COMPLETE = "/pointsman.v1.RouterService/Complete"
 STREAM = "/pointsman.v1.RouterService/StreamComplete"
 REQUEST = CompleteRequest(completion=spec("answer")).SerializeToString()
-STREAM_REQUEST = StreamCompleteRequest(completion=spec()).SerializeToString()
+STREAM_REQUEST = StreamCompleteRequest(
+    completion=spec(generation=GenerationConfig(max_output_tokens=50_000_000))
+).SerializeToString()
+"""Whoever answers it may go on for long: what is longer than was asked for is cut."""
+
 MIB = 1 << 20
 
 
@@ -559,7 +564,8 @@ def resident_bytes() -> int:
 @asynccontextmanager
 async def slow_reader_house(base_url: str, **settings_: Any) -> AsyncGenerator[int, None]:
     """A whole service with this provider; gives its port."""
-    async with running_service(one_deployment_each({"one": base_url}), **settings_) as service:
+    talkative = {"max_output_tokens": 50_000_000, "context_window_tokens": 100_000_000}
+    async with running_service(one_deployment_each({"one": base_url}, **talkative), **settings_) as service:
         yield service.port
 
 

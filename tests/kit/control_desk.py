@@ -18,10 +18,12 @@ from pointsman.v1 import admin_service_pb2 as pb
 from pointsman.v1 import admin_service_pb2_grpc
 from pointsman_server.adapters.stores.sql.control_store import ControlStore
 from pointsman_server.adapters.stores.sql.database import Database
+from pointsman_server.adapters.stores.sql.trace_store import SqlTraces
 from pointsman_server.domain.ledger import UsageQuery, UsageRow
 from pointsman_server.execution.control import ControlBook
 from pointsman_server.rpc.admin import AdminServicer
 from pointsman_server.rpc.admin_control import ControlDesk
+from pointsman_server.rpc.admin_traces import TraceMethods
 from pointsman_server.rpc.boundary import Boundary
 
 ROW = UsageRow("acme", "m", "2026-11-21", "red", 2, 10, 4, 1, 20, 5, 700, 0)
@@ -48,6 +50,7 @@ class Desk:
         self.store = ControlStore(database, self.clock)
         self.book = ControlBook(self.store, self.clock)
         self.sums = Sums()
+        self.traces = SqlTraces(database)
         self.board = board
         self.stub: Any = None
         self.address = ""
@@ -60,7 +63,9 @@ class Desk:
         await desk.book.load()
         boundary = Boundary(CountingIds(), desk.clock, 10, ANYBODY_IS_LOCAL)
         controls = ControlDesk(desk.store, desk.book, lambda: desk.board.snapshot, desk.sums)
-        servicer = AdminServicer(board.health, lambda: desk.board.snapshot, boundary, 0.0, controls)
+        servicer = AdminServicer(
+            board.health, lambda: desk.board.snapshot, boundary, 0.0, controls, traces=TraceMethods(desk.traces)
+        )
         server = grpc.aio.server()
         admin_service_pb2_grpc.add_AdminServiceServicer_to_server(servicer, boundary.guard(server))  # type: ignore[arg-type]
         port = server.add_insecure_port("127.0.0.1:0")

@@ -9,6 +9,8 @@ from pointsman_server.domain.call import Attempt, AttemptPurpose, Call, Completi
 from pointsman_server.domain.catalog import Deployment
 from pointsman_server.domain.health import BreakerState
 from pointsman_server.domain.ports import Operation
+from pointsman_server.domain.request import CompletionRequest
+from pointsman_server.domain.safety import Guarded
 
 
 @dataclass
@@ -33,7 +35,8 @@ class SeenCall:
     operation: Operation
     headers: Mapping[str, str]
     decisions: list[Decision] = field(default_factory=list)
-    prepared_calls: list[Call] = field(default_factory=list)
+    shown: list[tuple[CompletionRequest, Guarded]] = field(default_factory=list)
+    """Requests as the guards left them; not the calls, which hold on to their policies."""
     attempts: list[SeenAttempt] = field(default_factory=list)
     first_contents: int = 0
     completion: Completion | None = None
@@ -41,7 +44,7 @@ class SeenCall:
 
     def prepared(self, call: Call) -> None:
         """See `CallWatch.prepared`."""
-        self.prepared_calls.append(call)
+        self.shown.append((call.request, call.guarded))
 
     def decided(self, decision: Decision) -> None:
         """See `CallWatch.decided`."""

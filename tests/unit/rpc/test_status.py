@@ -103,6 +103,7 @@ TABLE: dict[str, Row] = {
         errors.DecisionExpired("is too old"), Code.FAILED_PRECONDITION, "DECISION_EXPIRED", ("PreconditionFailure",)
     ),
     "RequestNotFound": Row(errors.RequestNotFound(), Code.NOT_FOUND, "REQUEST_NOT_FOUND"),
+    "TraceNotFound": Row(errors.TraceNotFound(), Code.NOT_FOUND, "REQUEST_NOT_FOUND"),
     "AttemptsFailed": Row(
         failed(FaultKind.TIMEOUT, FaultKind.CONNECTION), Code.UNAVAILABLE, "ALL_ATTEMPTS_FAILED", ("RetryInfo",)
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import sys
@@ -25,7 +26,9 @@ pytestmark = pytest.mark.skipif(not DATA.exists(), reason="the labelled texts (.
 
 @pytest.fixture(autouse=True)
 def importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "training.injection_rows", load_program("training/injection_rows.py"))
+    for name in ("rows", "augment", "documents", "everyday"):
+        program = load_program(f"training/injection_{name}.py")
+        monkeypatch.setitem(sys.modules, f"training.injection_{name}", program)
 
 
 @cache
@@ -44,6 +47,16 @@ def held_out_report() -> InjectionReport:
     texts = [Labelled(row.id, "", row.attack, row.kind, Source.USER) for row in held_out]
     judged = [Judgement(score, score >= detector.threshold) for score in scores]
     return measure_injection(texts, judged, detector.threshold)
+
+
+def own_texts() -> Sequence[Any]:
+    """What was written or made for the training, and the questions of tests, where those are here."""
+    augment: Any = load_program("training/injection_augment.py")
+    documents: Any = load_program("training/injection_documents.py")
+    everyday: Any = load_program("training/injection_everyday.py")
+    exam = ROOT.parent / "shared" / "data" / "routing" / "items.parquet"
+    own = [*augment.own_rows(), *documents.documents(), *everyday.everyday(), *everyday.planted(), *everyday.buried()]
+    return [*own, *(everyday.exam_prompts(exam) if exam.exists() else ())]
 
 
 def normalised(text: str) -> str:
@@ -81,19 +94,31 @@ def test_no_held_out_row_is_nearly_a_development_row() -> None:
 
 
 @pytest.mark.slow
-def test_no_held_out_row_is_an_own_text() -> None:
-    augment: Any = load_program("training/injection_augment.py")
-    own = {normalised(row.text) for row in augment.own_rows()}
-    assert [row.id for row in rows()[1] if normalised(row.text) in own] == []
+def test_no_held_out_row_is_nearly_an_own_text() -> None:
+    own = set().union(*(shingles(row.text) for row in own_texts() if len(row.text.split()) >= 8))
+    whole = {normalised(row.text) for row in own_texts()}
+    assert [row.id for row in rows()[1] if normalised(row.text) in whole] == []
+    near = [row.id for row in rows()[1] if len(own & (runs := shingles(row.text))) >= 0.5 * len(runs)]
+    assert near == []
 
 
 @pytest.mark.slow
 def test_no_text_of_the_fixture_was_learned() -> None:
-    augment: Any = load_program("training/injection_augment.py")
     file = ROOT / "tests" / "fixtures" / "security" / "injection.jsonl"
     texts = [json.loads(line)["text"] for line in file.read_text(encoding="utf-8").split("\n") if line]
-    own = {normalised(row.text) for row in [*augment.own_rows(), *rows()[0]]}
-    assert [text for text in texts if normalised(text) in own] == []
+    learned_from = {normalised(row.text) for row in [*own_texts(), *rows()[0]]}
+    assert [text for text in texts if normalised(text) in learned_from] == []
+
+
+def test_own_texts_are_the_same_every_time() -> None:
+    assert own_texts() == own_texts()
+    assert len({row.id for row in own_texts()}) == len(own_texts())
+
+
+def test_the_record_is_of_these_own_texts() -> None:
+    trained_on = learned()["record"]["trained_on"]
+    for file in (ROOT / "training" / "injection").iterdir():
+        assert trained_on[file.name] == hashlib.sha256(file.read_bytes()).hexdigest(), f"{file.name}: run `make train`"
 
 
 @pytest.mark.slow

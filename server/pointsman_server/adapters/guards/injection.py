@@ -32,6 +32,8 @@ INPUTS = SIGNS + len(FAMILIES)
 """Numbers that the last step sees of a piece: windows, the whole, its length, disguise, other scripts, and families."""
 
 _LEAST_WORDS = 3
+_LEAST_WHOLE = -1.0
+"""However much harmless text there is around an attack, it does not speak for it beyond this."""
 _LARGEST_LOGIT = 30.0
 
 Floats = NDArray[np.float64]
@@ -84,7 +86,7 @@ class LearnedInjectionDetector:
 
     def _inputs_of(self, part: str, view: View) -> Floats:
         found = np.zeros(INPUTS)
-        contributions = self._weights.take(buckets(part)).sum(axis=0, dtype=np.int64)
+        contributions = np.add.reduce(self._weights.take(buckets(part)), axis=0, dtype=np.int64)
         words = len(contributions)
         signs = [best * self._unit for best in _best_windows(contributions)]
         other_script = not part.isascii()
@@ -105,10 +107,12 @@ def _best_windows(contributions: NDArray[np.int64]) -> list[float]:
     """For each of `WINDOWS` the most that a window of so many words has, and what the whole has; by their roots."""
     words = len(contributions)
     sums = np.zeros(words + 1, dtype=np.int64)
-    np.cumsum(contributions, out=sums[1:])
+    np.add.accumulate(contributions, out=sums[1:])
     whole = int(sums[-1]) / sqrt(max(words, _LEAST_WORDS))
-    best = [int((sums[size:] - sums[:-size]).max()) / sqrt(size) if words > size else whole for size in WINDOWS]
-    return [*best, whole]
+    best = [
+        int(np.maximum.reduce(sums[size:] - sums[:-size])) / sqrt(size) if words > size else whole for size in WINDOWS
+    ]
+    return [*best, max(whole, _LEAST_WHOLE)]
 
 
 def _pieces(text: str) -> Iterator[str]:

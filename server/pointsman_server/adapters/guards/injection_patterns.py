@@ -13,6 +13,7 @@ class Family(Enum):
     """What a pattern is a sign of. The model weighs them; none decides alone."""
 
     OVERRIDE = "override"
+    OVERRIDE_AND_ORDER = "override, and what to do instead"
     OVERRIDE_ELSEWHERE = "override in other languages"
     SQUEEZED = "override without spaces"
     NEW_ORDERS = "new orders"
@@ -23,6 +24,7 @@ class Family(Enum):
     UNRESTRICTED = "no restrictions"
     NO_REFUSAL = "no refusal"
     TWO_ANSWERS = "two answers"
+    FIRST_WORDS = "first words of the answer"
     STAY = "stay in character"
     DELIMITERS = "forged delimiters"
     FAKE_SYSTEM = "fake system message"
@@ -35,6 +37,10 @@ class Family(Enum):
     CODED = "coded message"
     PUPPET = "put words in its mouth"
     ORDER_TO_READER = "order to whoever answers"
+    FORM_OF_ANSWER = "order on the form of the answer"
+    BESIDE_TABLE = "a line that does not belong to the table beside it"
+    AFTER_SIGNATURE = "a request after the end of a mail"
+    ORDER_IN_RESULT = "an order in what a tool returned"
     VARIABLES = "placeholders of a template"
     TALK_ABOUT = "talk about attacks"
     EVERYDAY_OBJECT = "something harmless is ignored"
@@ -80,6 +86,10 @@ _PATTERNS: Sequence[tuple[Family, str]] = (
     (
         Family.OVERRIDE,
         r"\b(?:regardless of|instead of|contrary to|in spite of|despite)\W+(?:any |all |your |the )*(?:previous|prior|above|earlier|initial|original|your)\W+(?:\w+\W+)?(?:instructions?|prompts?|rules|tasks?|directives?|guidelines)\b",
+    ),
+    (
+        Family.OVERRIDE_AND_ORDER,
+        rf"\b{_DROP}{_GAP % 5}(?:previous(?:ly)?|prior|above|preceding|earlier|initial|original|existing|former|past|your|system|everything|all)\b{_GAP % 3}(?:instructions?|prompts?|rules?|directions?|directives?|guidelines?|orders?|commands?|programming|restrictions?|context|told|said)\b[^\w\"'”’]+(?:you (?:were|have been) given\W+|so far\W+|above\W+)?(?:(?:and|then|now|instead|just|please|simply|only|also|you (?:must|will|should|shall)|do the following|i want you to|from now on)\W+){{0,3}}(?:{_SHOW}|say|do|answer|respond|reply|act|become|pretend|follow|obey|execute|run|call|use|access|download|export|forward|transfer|delete|disable|approve|recommend|rate|conclude|you are|be|start|begin|speak|count|grant|ask|make|help)\b",
     ),
     (
         Family.OVERRIDE_ELSEWHERE,
@@ -197,7 +207,11 @@ _PATTERNS: Sequence[tuple[Family, str]] = (
     ),
     (
         Family.TWO_ANSWERS,
-        r"\btwo (?:different |separate |distinct )*(?:responses?|answers?|ways|outputs?|paragraphs?)\b|\[?\W?(?:classic|jailbreak|gpt|chatgpt|dan|normal|unfiltered)(?: output| mode)?\W{1,3}:|🔒|🔓|\b(?:the )?(?:first|second) (?:response|way|answer) (?:will|would|is|should)\b|\[(?:start|end) ?(?:output|of)|\bstart (?:your )?(?:response|answer|reply)s? with\b|\bbegin (?:your |each |every )?(?:response|answer|reply|message)s? (?:with|by)\b",
+        r"\btwo (?:different |separate |distinct )*(?:responses?|answers?|ways|outputs?|paragraphs?)\b|\[?\W?(?:classic|jailbreak|gpt|chatgpt|dan|normal|unfiltered)(?: output| mode)?\W{1,3}:|🔒|🔓|\b(?:the )?(?:first|second) (?:response|way|answer) (?:will|would|is|should)\b|\[(?:start|end) ?(?:output|of)",
+    ),
+    (
+        Family.FIRST_WORDS,
+        r"\bstart (?:your )?(?:response|answer|reply)s? with\b|\bbegin (?:your |each |every )?(?:response|answer|reply|message)s? (?:with|by)\b",
     ),
     (
         Family.STAY,
@@ -271,6 +285,22 @@ _PATTERNS: Sequence[tuple[Family, str]] = (
     (
         Family.ORDER_TO_READER,
         r"\b(?:enhance|augment|supplement|expand|enrich|complement|improve|elevate|boost|amplify|extend|append|add|include|insert|incorporate|integrate|end|conclude|start|begin)\b[^.\n]{0,25}\b(?:your|the|this|in (?:the|your)) (?:reply|response|answer|output|summary|code|implementation|solution)\b|\bin (?:the|your) (?:code|implementation|solution|response|answer)[^.\n]{0,30}\b(?:you (?:develop|write|create|provide|design)|implement|include|insert)\b|\bfollowing code (?:section|snippet|block|segment|fragment|script|excerpt)\b",
+    ),
+    (
+        Family.FORM_OF_ANSWER,
+        r"\b(?:provide|give|write|modify|change|alter|adjust|rewrite|encode|translate|present|deliver|craft|compose|formulate|convert|render|shape|refine|turn|express|phrase|tailor|obfuscate|scramble|disguise|mix|replace|use|remove|drop|omit|reverse|swap|shift|hide|break|split)\b[^.\n]{0,25}\b(?:your|the) (?:reply|response|answer|output|message)s?\b|\b(?:in|of|into|within|for|throughout) your (?:reply|response|answer|output|message)s?\b",
+    ),
+    (
+        Family.BESIDE_TABLE,
+        r"\|[ \t]*\n[^\n|]*[a-z][^\n|]*(?:\n\s*\||\s*$)|^\s*[^\n|]*[a-z][^\n|]*\n\s*\|[^\n|]*\||</table>[^\n<]*[a-z]",
+    ),
+    (
+        Family.AFTER_SIGNATURE,
+        r"(?:\bteam|regards|sincerely|cheers|thanks|thank you|best|wishes|unsubscribe|all rights reserved|[A-Z]{2} [0-9]{5})\b[^\n]*\n+\s*(?:how|what|who|whom|which|why|when|where|is|are|do|does|can|could|would|please|write|list|give|explain|describe|tell|provide|translate|use|add|include|create|make|find|suggest|recommend|compose|generate|encode|rewrite|convert|send|ignore|summari[sz]e|append|insert|modify|offer|share|show)\b",
+    ),
+    (
+        Family.ORDER_IN_RESULT,
+        r"(?:^|\n)\s*(?:<[a-z]+[^>\n]*>|observation|result|tool (?:output|result|response)|output|weather|response|status|note|search results?|retrieved|data|content)\W[^\n]*[.:>]\s*(?:\n\s*)?(?:please|kindly|you must|you should|you need to|ignore|forget|now|immediately|first|assistant|access|download|export|share|modify|delete|alter|disable|transfer|send|forward|grant|override|execute|run|call)\b",
     ),
     (
         Family.VARIABLES,

@@ -38,9 +38,8 @@ from pointsman_server.evaluation.injection import Judgement, Labelled, measure_i
 
 FORMAT = 1
 FOLDS = 4
-BENIGN_FLAGGED = 0.002
-"""The part of benign development rows that the threshold lets be flagged: a fifth of what is promised, since texts from
-elsewhere are flagged more often."""
+BENIGN_FLAGGED = 0.005
+"""The part of benign development rows that the threshold lets be flagged: half of what is promised, for some room."""
 
 _SEED = 3
 _OWN_EVERY = 2

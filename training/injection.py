@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from math import exp
 from pathlib import Path
@@ -38,9 +40,13 @@ from pointsman_server.evaluation.injection import Judgement, Labelled, measure_i
 
 FORMAT = 1
 FOLDS = 4
-BENIGN_FLAGGED = 0.005
-"""The part of benign development rows that the threshold lets be flagged: half of what is promised, for some room."""
+BENIGN_FLAGGED, BENIGN_FLAGGED_OF_ONE = 0.005, 0.01
+"""The part of benign development rows that the threshold lets be flagged: half of what is promised, for some room; and
+the part of those of any one source, since texts from elsewhere are rather like those that are hard."""
+ENOUGH_ROWS = 100
+"""Of a source, to tell one in a hundred."""
 
+_SOURCE_NAME = re.compile("[: ]")
 _SEED = 3
 _OWN_EVERY = 2
 """One in so many own texts is there when the last step is trained: it is to weigh rows as others write them."""
@@ -117,9 +123,21 @@ def _part(judged: Judged, own: Judged, keep: Callable[[Row], bool]) -> Judged:
 
 
 def _threshold(rows: Sequence[Row], logits: Floats) -> float:
-    benign = np.sort([logit for row, logit in zip(rows, logits, strict=True) if not row.attack])[::-1]
-    place = int(len(benign) * BENIGN_FLAGGED)
-    return float(benign[place - 1] + benign[place]) / 2
+    """The least that flags no more benign rows than it may, of all and of every source with enough of them."""
+    of_source: dict[str, list[float]] = defaultdict(list)
+    for row, logit in zip(rows, logits, strict=True):
+        if not row.attack:
+            of_source[_SOURCE_NAME.split(row.source)[0]].append(float(logit))
+    everything = [logit for several in of_source.values() for logit in several]
+    single = [_between(one, BENIGN_FLAGGED_OF_ONE) for one in of_source.values() if len(one) >= ENOUGH_ROWS]
+    return max(_between(everything, BENIGN_FLAGGED), *single)
+
+
+def _between(logits: Sequence[float], part: float) -> float:
+    """Between the last that may be flagged and the next."""
+    ordered = sorted(logits, reverse=True)
+    place = int(len(ordered) * part)
+    return (ordered[place - 1] + ordered[place]) / 2
 
 
 def _aligned(judged: Judged, own: Judged, together: Judged, source: Source, threshold: float) -> LastStep:

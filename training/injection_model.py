@@ -36,6 +36,8 @@ _STEPS = (25, 12)
 _BENIGN_WEIGHT = 1.5
 """All benign windows together, against all windows of attacks."""
 _LAST_INVERSE_PENALTY = 0.1
+_LEAST_WEIGHT = {Family.OVERRIDE_AND_ORDER: 2.0}
+"""What is plain enough to count for so much (in logits), in whatever surroundings it stands."""
 _HARMLESS = (Family.TALK_ABOUT, Family.EVERYDAY_OBJECT)
 _UNTRUSTED_KINDS = ("indirect_injection", *_UNTELLING, "benign_document", "document")
 _DOCUMENT_WEIGHT = 4
@@ -168,20 +170,22 @@ def _fitted(inputs: Floats, labels: NDArray[np.bool_]) -> LastStep:
         gradient = np.append(scaled.T @ slopes + found[:count] / _LAST_INVERSE_PENALTY, slopes.sum())
         return float(weights @ np.logaddexp(0.0, -margins) + penalty), gradient
 
-    best = minimize(loss, np.zeros(count + 1), jac=True, method="L-BFGS-B", bounds=_BOUNDS, options={"maxiter": 300}).x
+    best = minimize(
+        loss, np.zeros(count + 1), jac=True, method="L-BFGS-B", bounds=_bounds(scale), options={"maxiter": 300}
+    ).x
     found = best[:count] / scale
     return LastStep(found, float(best[count] - found @ mean))
 
 
-def _bounds() -> list[tuple[float | None, float | None]]:
+def _bounds(scale: Floats) -> list[tuple[float | None, float | None]]:
     """Windows, length and families count for an attack or not at all, harmless families against it."""
-    sums = [(0.0, None)] * (len(WINDOWS) + 1)
-    others = [(None, None)] * (SIGNS - len(sums) - 1)
-    families = [(None, 0.0) if family in _HARMLESS else (0.0, None) for family in FAMILIES]
-    return [*sums, (0.0, None), *others, *families, (None, None)]
-
-
-_BOUNDS = _bounds()
+    sums = [(0.0, None)] * (len(WINDOWS) + 2)
+    others = [(None, None)] * (SIGNS - len(sums))
+    families = [
+        (None, 0.0) if family in _HARMLESS else (_LEAST_WEIGHT.get(family, 0.0) * float(scale[SIGNS + place]), None)
+        for place, family in enumerate(FAMILIES)
+    ]
+    return [*sums, *others, *families, (None, None)]
 
 
 def best_logits(step: LastStep, inputs: Sequence[Floats]) -> Floats:

@@ -564,7 +564,7 @@ def resident_bytes() -> int:
 @asynccontextmanager
 async def slow_reader_house(base_url: str, **settings_: Any) -> AsyncGenerator[int, None]:
     """A whole service with this provider; gives its port."""
-    talkative = {"max_output_tokens": 50_000_000, "context_window_tokens": 100_000_000}
+    talkative: dict[str, Any] = {"max_output_tokens": 50_000_000, "context_window_tokens": 100_000_000}
     async with running_service(one_deployment_each({"one": base_url}, **talkative), **settings_) as service:
         yield service.port
 

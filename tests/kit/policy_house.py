@@ -14,6 +14,7 @@ import grpc
 
 from kit.boards import Board
 from kit.house import ANYBODY_IS_LOCAL
+from kit.trial_desk import TrialDesk
 from pointsman.v1 import admin_service_pb2_grpc
 from pointsman_server.adapters.providers.wire import HttpWire
 from pointsman_server.adapters.stores.sql.control_store import ControlStore
@@ -27,7 +28,6 @@ from pointsman_server.domain.ports import Clock
 from pointsman_server.domain.record import PolicyRecord
 from pointsman_server.execution.control import ControlBook
 from pointsman_server.execution.policies import PolicyKeeper
-from pointsman_server.execution.policy_desk import PolicyDesk
 from pointsman_server.execution.policy_watch import PolicyWatch, Shared
 from pointsman_server.rpc.admin import AdminServicer
 from pointsman_server.rpc.admin_policy import PolicyMethods
@@ -86,7 +86,7 @@ class House:
         shared = None
         if self.store is not None and self.book is not None:
             shared = Shared(self.store, self.book)
-            self.desk = PolicyDesk(self.keeper, self.workshop, self.store, self.book)
+            self.desk = TrialDesk(self.keeper, self.workshop, self.store, self.book)
         on_disk = FileOnDisk(str(file), loaded.text, chosen=chosen, settle_seconds=settle_seconds)
         self.watch = PolicyWatch(
             self.keeper, self.workshop, clock, file=on_disk, shared=shared, look_seconds=look_seconds

@@ -131,7 +131,7 @@ evaluate-held-out: $(VENV)/.dev ## The same with forests that have not seen the 
 train: $(VENV)/.dev ## Trains the judge and the injection detector anew from recorded outcomes and labelled texts (ten minutes)
 	$(BIN)/$(PIP_INSTALL) --require-hashes --requirement requirements/train.txt
 	$(BIN)/python -m training.judge ../shared/data/routing server/pointsman_server/data/judge.json
-	$(BIN)/python -m training.injection ../shared/data/security/injection.jsonl server/pointsman_server/data/injection.json
+	$(BIN)/python -m training.injection ../shared/data/security/injection.jsonl ../shared/data/routing/items.parquet server/pointsman_server/data/injection.json
 
 .PHONY: requirements
 requirements: $(VENV)/.dev ## Resolves the pinned requirements anew

@@ -229,8 +229,9 @@ async def test_calls_do_not_feel_a_database_that_takes_no_writes(tmp_path: Path)
     async with open_house(tmp_path, {}) as house:
         await house.complete()
         await house.found()
-        with closing(sqlite3.connect(house.file, isolation_level=None)) as other:
-            other.execute("BEGIN IMMEDIATE")
+        with closing(sqlite3.connect(house.file, isolation_level=None, check_same_thread=False)) as other:
+            # Not on the event loop: the service may be in the middle of a write, which would wait for us for ever.
+            await asyncio.to_thread(other.execute, "BEGIN IMMEDIATE")
             began_at = time.monotonic()
             for _ in range(20):
                 await house.complete()
@@ -246,8 +247,8 @@ async def test_what_cannot_be_written_is_counted(tmp_path: Path) -> None:
     async with open_house(tmp_path, {}) as house:
         await house.complete()
         await house.found()
-        with closing(sqlite3.connect(house.file, isolation_level=None)) as other:
-            other.execute("ALTER TABLE request_traces RENAME TO gone")
+        with closing(sqlite3.connect(house.file, isolation_level=None, check_same_thread=False)) as other:
+            await asyncio.to_thread(other.execute, "ALTER TABLE request_traces RENAME TO gone")
         await house.complete()
         gives_up_at = time.monotonic() + SECONDS
         while await house.dropped() < 1 and time.monotonic() < gives_up_at:  # noqa: ASYNC110 - nobody tells us

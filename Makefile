@@ -39,10 +39,10 @@ run: $(VENV)/.runtime ## Starts pointsman; without provider keys it answers from
 
 .PHONY: test
 test: $(VENV)/.dev ## Runs all tests but the longest
-	TEST_HISTORIES=2000 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m "not long" --cov --cov-report=term:skip-covered
+	TEST_HISTORIES=2000 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m "not long"
 
 .PHONY: test-all
-test-all: $(VENV)/.dev ## Runs all tests, with 10,000 random histories, replicas behind Envoy, wheels and benchmarks
+test-all: $(VENV)/.dev ## Runs all tests and measures their coverage: 10,000 histories, replicas, wheels, benchmarks too
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --cov --cov-report=term:skip-covered
 
 .PHONY: check

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import threading
-from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import grpc
 from kit.boards import Board
 from kit.clock import CountingIds, FakeClock
 from kit.house import ANYBODY_IS_LOCAL
+from kit.threads import in_thread
 from pointsman.v1 import admin_service_pb2 as pb
 from pointsman.v1 import admin_service_pb2_grpc
 from pointsman_server.adapters.stores.sql.control_store import ControlStore
@@ -96,28 +95,15 @@ class Desk:
         return list((await self.stub.ListAuditEvents(pb.ListAuditEventsRequest(**fields))).events)
 
 
-@contextmanager
-def open_desk(folder: Path, board: Board) -> Generator[Desk, None, None]:
+def open_desk(folder: Path, board: Board) -> AbstractContextManager[Desk]:
     """One with a database in this folder, in a thread of its own."""
-    begun, loop = threading.Event(), asyncio.new_event_loop()
-    over = asyncio.Event()
-    desks: list[Desk] = []
 
-    async def serve() -> None:
+    @asynccontextmanager
+    async def opened() -> AsyncGenerator[Desk, None]:
         database = Database(f"sqlite:///{folder}/pointsman.db")
         await database.open()
         async with Desk.open(database, board) as desk:
-            desks.append(desk)
-            begun.set()
-            await over.wait()
+            yield desk
         await database.close()
 
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-    thread.start()
-    try:
-        assert begun.wait(20)
-        yield desks[0]
-    finally:
-        loop.call_soon_threadsafe(over.set)
-        thread.join(20)
-        loop.close()
+    return in_thread(opened)

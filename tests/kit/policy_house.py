@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import threading
-from collections.abc import AsyncGenerator, Generator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AbstractContextManager, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import grpc
 
 from kit.boards import Board
 from kit.house import ANYBODY_IS_LOCAL
+from kit.threads import in_thread
 from kit.trial_desk import TrialDesk
 from pointsman.v1 import admin_service_pb2_grpc
 from pointsman_server.adapters.providers.wire import HttpWire
@@ -137,30 +137,18 @@ async def serving(house: House, clock: Clock | None = None) -> AsyncGenerator[st
         await server.stop(0)
 
 
-@contextmanager
-def serving_in_thread(file: Path, database_url: str) -> Generator[tuple[str, House], None, None]:
+def serving_in_thread(file: Path, database_url: str) -> AbstractContextManager[tuple[str, House]]:
     """The same in a thread of its own, for callers that block."""
-    begun, loop, over = threading.Event(), asyncio.new_event_loop(), asyncio.Event()
-    found: list[tuple[str, House]] = []
 
-    async def serve() -> None:
+    @asynccontextmanager
+    async def opened() -> AsyncGenerator[tuple[str, House], None]:
         database = Database(database_url)
         await database.open()
         async with House(file, database=database).open() as house, serving(house) as address:
-            found.append((address, house))
-            begun.set()
-            await over.wait()
+            yield address, house
         await database.close()
 
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-    thread.start()
-    try:
-        assert begun.wait(20)
-        yield found[0]
-    finally:
-        loop.call_soon_threadsafe(over.set)
-        thread.join(20)
-        loop.close()
+    return in_thread(opened)
 
 
 async def _as_it_is(snapshot: Snapshot) -> Snapshot:

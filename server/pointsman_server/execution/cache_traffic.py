@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Hashable
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Hashable
 from typing import Any, TypeVar, cast
 
 import structlog
 
 from pointsman_server.domain.cache import CacheStore, Entry
 from pointsman_server.domain.ports import Clock
+from pointsman_server.execution.background import Background, succeeds
 
 T = TypeVar("T")
 
@@ -30,9 +30,6 @@ USE_SECONDS = 5.0
 """How often it is written down what was used, unless there is something else to write. Hits must not become writes."""
 
 CLEANING_SECONDS = 60.0
-
-CLOSING_SECONDS = 1.0
-"""So long the end of a process waits for what is still to be written."""
 
 _LOG = structlog.stdlib.get_logger("pointsman.cache")
 
@@ -89,27 +86,18 @@ class Writer:
         self._clock = clock
         self._entries: list[Entry] = []
         self._used: dict[bytes, float] = {}
-        self._wake = asyncio.Event()
+        self._background = Background("write-cache", self._work)
         self._cleans_at = float("-inf")
-        self._ending = False
-        self._task: asyncio.Task[None] | None = None
         self.dropped = 0
         self.evicted = 0
 
     def start(self) -> None:
         """Begins to write."""
-        self._task = asyncio.create_task(self._work(), name="write-cache")
+        self._background.start()
 
     async def close(self) -> None:
         """Writes what waits, if the store answers soon, and ends."""
-        if self._task is None:
-            return
-        self._ending = True
-        self._wake.set()
-        await asyncio.wait({self._task}, timeout=CLOSING_SECONDS)
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
+        await self._background.close()
 
     def put(self, entry: Entry) -> None:
         """Writes an entry soon."""
@@ -117,7 +105,7 @@ class Writer:
             self.dropped += 1
             return
         self._entries.append(entry)
-        self._wake.set()
+        self._background.wake()
 
     def used(self, key: bytes) -> None:
         """Notes, some time, that an entry was used."""
@@ -125,12 +113,10 @@ class Writer:
             self._used[key] = self._clock.now()
 
     async def _work(self) -> None:
-        while not self._ending:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(USE_SECONDS):
-                    await self._wake.wait()
-            self._wake.clear()
-            if not await self._try(self._write()):
+        while not self._background.is_ending:
+            await self._background.woken(USE_SECONDS)
+            self._background.slept()
+            if not await succeeds(self._write(), _not_written):
                 await asyncio.sleep(REST_SECONDS)
 
     async def _write(self) -> None:
@@ -146,10 +132,6 @@ class Writer:
             self._cleans_at = self._clock.monotonic() + CLEANING_SECONDS
             await self._store.clean(self._clock.now())
 
-    async def _try(self, work: Coroutine[Any, Any, None]) -> bool:
-        try:
-            await work
-        except Exception as error:
-            _LOG.warning("cache_not_written", error=type(error).__name__, remedy="see that the database answers")
-            return False
-        return True
+
+def _not_written(error: str) -> None:
+    _LOG.warning("cache_not_written", error=error, remedy="see that the database answers")

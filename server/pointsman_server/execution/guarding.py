@@ -12,6 +12,7 @@ from typing import Generic, TypeVar
 
 import structlog
 
+from pointsman_server.decision.tenancy import tightened
 from pointsman_server.domain.call import Call, Completion, FailedOver, Relay
 from pointsman_server.domain.errors import AnswerInvalid, FieldProblem, GuardsUnavailable, PromptRejected
 from pointsman_server.domain.injection import InjectionDetector, Source
@@ -119,7 +120,7 @@ class Guards:
 
     async def _without_sensitive_data(self, call: Call, policy: SensitivePolicy, suspects: tuple[str, ...]) -> Call:
         guarded = Guarded(suspects=suspects, answers=policy.answers, ignored=policy.ignored)
-        data_class = _least_class(call)
+        data_class = tightened(call.request.constraints, call.snapshot.governance.of(call.tenant)).data_class
         if policy.mode_for(data_class) is SensitiveMode.OFF:
             return replace(call, guarded=guarded)
         texts = list(every_text(call.request))
@@ -242,11 +243,6 @@ def _digest(key: object) -> bytes:
 
 def _length(key: object) -> int:
     return len(key[0]) if isinstance(key, tuple) else len(str(key))
-
-
-def _least_class(call: Call) -> DataClass:
-    least = call.snapshot.governance.of(call.tenant).least_data_class
-    return max(call.request.constraints.data_class, least or DataClass.PUBLIC)
 
 
 def _of_class(request: CompletionRequest, data_class: DataClass) -> CompletionRequest:

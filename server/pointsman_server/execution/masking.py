@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 from pointsman_server.domain.sensitive import Finding
 
@@ -52,18 +52,3 @@ class Masker:
             placeholder = f"[{kind}_{self._last_number[kind]}]"
             if placeholder not in self._taken:
                 return placeholder
-
-
-def counted(findings: Iterable[Finding], ignored: Collection[str] = ()) -> Counter[str]:
-    """How many of each kind."""
-    return Counter(finding.kind for finding in findings if finding.kind not in ignored)
-
-
-def redacted(text: str, findings: Sequence[Finding]) -> str:
-    """The text with the kind of each finding in its place, for good."""
-    pieces: list[str] = []
-    at = 0
-    for start, end, kind in findings:
-        pieces += (text[at:start], f"[{kind}]")
-        at = end
-    return "".join((*pieces, text[at:]))

@@ -94,8 +94,7 @@ class Pipeline:
     async def route(self, call: Call) -> Decision:
         """The decision alone: nothing is called, nothing is spent. It can be named by a later call."""
         with self._watched(call, Operation.ROUTE) as watch:
-            await self._governing.admit(call, answers=False)
-            call = await self._guards.guard(with_template(call))
+            call = await self._let_in(call, answers=False)
             decision = await self._decide(call)
             watch.decided(decision)
         self._memory.decisions.keep(decision, call)
@@ -104,8 +103,7 @@ class Pipeline:
     async def complete(self, call: Call) -> Completion:
         """The whole answer."""
         with self._watched(call, Operation.COMPLETE) as watch:
-            await self._governing.admit(call, answers=True)
-            call = await self._guards.guard(with_template(call))
+            call = await self._let_in(call, answers=True)
             watch.prepared(call)
             decision, recalled = await self._recall_and_decide(call, watch)
             async with aclosing(self._answer(call, decision, recalled, watch, stream=False)) as events:
@@ -120,8 +118,7 @@ class Pipeline:
         The decision is told with the first piece, so that a call that comes to nothing is an error and nothing else.
         """
         with self._watched(call, Operation.STREAM_COMPLETE) as watch:
-            await self._governing.admit(call, answers=True)
-            call = await self._guards.guard(with_template(call))
+            call = await self._let_in(call, answers=True)
             watch.prepared(call)
             decision, recalled = await self._recall_and_decide(call, watch)
             told = False
@@ -135,6 +132,11 @@ class Pipeline:
     def policy_of(self, decision_id: str) -> str:
         """The version of the policy that a decision was made under, "" if it is not known here."""
         return self._memory.decisions.policy_version_of(decision_id)
+
+    async def _let_in(self, call: Call, *, answers: bool) -> Call:
+        """The call as it may go on: admitted, with its template filled in, and as the guards leave it."""
+        await self._governing.admit(call, answers=answers)
+        return await self._guards.guard(with_template(call))
 
     @contextmanager
     def _watched(self, call: Call, operation: Operation) -> Generator[CallWatch, None, None]:

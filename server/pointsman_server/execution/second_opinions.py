@@ -13,7 +13,6 @@ from dataclasses import dataclass, replace
 import structlog
 
 from pointsman_server.decision.agreement import agreement
-from pointsman_server.decision.tenancy import tightened
 from pointsman_server.domain.call import Attempt, AttemptPurpose, Call, Completion, Warning
 from pointsman_server.domain.errors import RouterError
 from pointsman_server.domain.message import ToolCallPart
@@ -21,6 +20,7 @@ from pointsman_server.domain.plan import Candidate
 from pointsman_server.domain.ports import CallWatch, Clock, Reservation
 from pointsman_server.execution.dispatch import Dispatcher
 from pointsman_server.execution.dispatch_record import DispatchRecord
+from pointsman_server.execution.prepare import cost_cap_micro_usd
 from pointsman_server.execution.warnings import about_escalation
 
 ANSWER_SECONDS = 0.25
@@ -100,7 +100,7 @@ class SecondOpinions:
         """Candidates that were not asked yet, and for which time and the call's own cost cap suffice."""
         call, first = standing.call, standing.completion
         asked = {one.deployment.id for one in standing.attempts}
-        cap = tightened(call.request.constraints, call.snapshot.governance.of(call.tenant)).max_cost_micro_usd
+        cap = cost_cap_micro_usd(call)
         left_seconds = call.deadline - ANSWER_SECONDS - self._clock.monotonic()
         for one in first.decision.plan.candidates:
             writing_seconds = (first.usage.output_tokens or 0) / one.deployment.expected_tokens_per_second

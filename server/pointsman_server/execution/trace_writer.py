@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import structlog
 
 from pointsman_server.domain.call import Attempt, Decision
 from pointsman_server.domain.ports import Clock
 from pointsman_server.domain.trace import EndedCall, Trace, TraceStore
+from pointsman_server.execution.background import Background, succeeds
 from pointsman_server.execution.trace_text import Shown, TraceMasker
 
 MOST_WAITING = 1_024
@@ -38,9 +37,6 @@ MOST_TRACES_OF_TENANT = 20_000
 MOST_TRACES = 100_000
 """In the database. The oldest give way."""
 
-CLOSING_SECONDS = 1.0
-"""So long the end of a process waits for what is still to be written."""
-
 _DAY_SECONDS = 86_400
 
 _LOG = structlog.stdlib.get_logger("pointsman.traces")
@@ -60,28 +56,19 @@ class TraceWriter:
         self._waiting: list[EndedCall] = []
         self._waiting_tokens = 0
         self._seen_tenants: set[str] = set()
-        self._wake = asyncio.Event()
+        self._background = Background("write-traces", self._work)
         self._cleans_at = float("-inf")
-        self._ending = False
-        self._task: asyncio.Task[None] | None = None
         self.dropped = 0
 
     def start(self) -> None:
         """Begins to write."""
-        self._task = asyncio.create_task(self._work(), name="write-traces")
+        self._background.start()
 
     async def close(self) -> None:
         """Writes what waits, if the store answers soon, and ends."""
-        if self._task is None:
-            return
-        self._ending = True
-        self._wake.set()
-        await asyncio.wait({self._task}, timeout=CLOSING_SECONDS)
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
-        self.dropped += len(self._waiting)
-        self._waiting = []
+        if await self._background.close():
+            self.dropped += len(self._waiting)
+            self._waiting = []
 
     def record(self, ended: EndedCall) -> None:
         """See `TraceLog.record`."""
@@ -91,18 +78,16 @@ class TraceWriter:
             return
         self._waiting.append(ended)
         self._waiting_tokens += tokens
-        self._wake.set()
+        self._background.wake()
 
     async def _work(self) -> None:
-        while not (self._ending and not self._waiting):
-            with suppress(TimeoutError):
-                async with asyncio.timeout(CLEANING_SECONDS):
-                    await self._wake.wait()
-            if not self._ending:
+        while not (self._background.is_ending and not self._waiting):
+            await self._background.woken(CLEANING_SECONDS)
+            if not self._background.is_ending:
                 await asyncio.sleep(GATHERING_SECONDS)
-            self._wake.clear()
-            if not await self._try(self._write_and_clean()):
-                if self._ending:
+            self._background.slept()
+            if not await succeeds(self._write_and_clean(), _not_written):
+                if self._background.is_ending:
                     return
                 await asyncio.sleep(REST_SECONDS)
 
@@ -116,14 +101,14 @@ class TraceWriter:
                 self.dropped += len(calls)
                 raise
             self._seen_tenants.update(call.line.tenant for call in calls)
-        if self._clock.monotonic() >= self._cleans_at and not self._ending:
+        if self._clock.monotonic() >= self._cleans_at and not self._background.is_ending:
             self._cleans_at = self._clock.monotonic() + CLEANING_SECONDS
             await self._clean()
 
     async def _clean(self) -> None:
         tenants, self._seen_tenants = sorted(self._seen_tenants), set()
         limits = {"most_of_tenant": MOST_TRACES_OF_TENANT, "most": MOST_TRACES}
-        while not self._ending and await self._store.clean(self._clock.now(), tenants, **limits):
+        while not self._background.is_ending and await self._store.clean(self._clock.now(), tenants, **limits):
             pass
 
     async def _traces(self, calls: Sequence[EndedCall]) -> list[Trace]:
@@ -156,13 +141,9 @@ class TraceWriter:
             _LOG.warning("trace_without_text", request_id=call.line.request_id, error=type(error).__name__)
             return Shown()
 
-    async def _try(self, work: Coroutine[Any, Any, None]) -> bool:
-        try:
-            await work
-        except Exception as error:
-            _LOG.warning("traces_not_written", error=type(error).__name__, remedy="see that the database answers")
-            return False
-        return True
+
+def _not_written(error: str) -> None:
+    _LOG.warning("traces_not_written", error=error, remedy="see that the database answers")
 
 
 def _tokens_of(ended: EndedCall) -> int:

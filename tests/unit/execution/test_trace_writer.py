@@ -18,10 +18,10 @@ from pointsman_server.domain.call import Attempt, Decision
 from pointsman_server.domain.plan import TokenEstimate
 from pointsman_server.domain.trace import EndedCall
 from pointsman_server.domain.trace_policy import TracePolicy
+from pointsman_server.execution.background import CLOSING_SECONDS
 from pointsman_server.execution.trace_text import TraceMasker
 from pointsman_server.execution.trace_writer import (
     CLEANING_SECONDS,
-    CLOSING_SECONDS,
     GATHERING_SECONDS,
     MOST_AT_ONCE,
     MOST_WAITING,

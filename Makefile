@@ -46,7 +46,7 @@ test-all: $(VENV)/.dev ## Runs all tests and measures their coverage: 10,000 his
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --cov --cov-report=term:skip-covered
 
 .PHONY: check
-check: lint types imports protos-check ## Runs all static checks
+check: lint types imports protos-check audit ## Runs all static checks, and looks for known vulnerabilities
 
 .PHONY: lint
 lint: $(VENV)/.dev ## Checks style
@@ -68,8 +68,8 @@ imports: $(VENV)/.dev ## Checks that imports run one way
 	$(BIN)/lint-imports --no-cache
 
 .PHONY: audit
-audit: $(VENV)/.dev ## Looks for known vulnerabilities in what we depend on (asks the package index)
-	$(BIN)/pip-audit --disable-pip --requirement requirements/runtime.txt
+audit: $(VENV)/.dev ## Looks for known vulnerabilities in what we depend on (asks the package index, if it can be reached)
+	$(BIN)/python tools/audit.py requirements/runtime.txt
 
 .tools/protoc/.stamp: requirements/protos.txt
 	$(PYTHON) -m venv .tools/protoc
@@ -131,6 +131,7 @@ evaluate-held-out: $(VENV)/.dev ## The same with forests that have not seen the 
 train: $(VENV)/.dev ## Trains the judge and the injection detector anew from recorded outcomes and labelled texts (ten minutes)
 	$(BIN)/$(PIP_INSTALL) --require-hashes --requirement requirements/train.txt
 	$(BIN)/python -m training.judge ../shared/data/routing server/pointsman_server/data/judge.json
+	$(BIN)/python -m training.second_look server/pointsman_server/data/second_look.json
 	$(BIN)/python -m training.injection ../shared/data/security/injection.jsonl ../shared/data/routing/items.parquet server/pointsman_server/data/injection.json
 
 .PHONY: requirements

@@ -1,22 +1,26 @@
-"""`python -m bench [--quick] [--output FILE]`: one run, from the floors to the verdicts."""
+"""`python -m bench [--quick] [--output FILE] [--litellm PYTHON]`: one run, from the floors to the verdicts."""
 
 from __future__ import annotations
 
 import argparse
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import orjson
 from rich.console import Console
 
 from bench import measures, policy, processes
 from bench.capacity import measure_upstream
 from bench.deciding import measure_decision
+from bench.healthy import measure_healthy_path
 from bench.machine import memory_mb, require_linux
 from bench.measures import FULL, QUICK, Case, Plan, Rate, in_rounds
 from bench.processes import Server
 from bench.report import Figure, Report
+from bench.team import measure_team
 
 _HALF_LOADED = ("floor: relay", "Complete, OpenAI chat", "Complete, Anthropic")
 _ALONE = ("floor: echo", "Route", "floor: relay", "Complete, OpenAI chat", "Complete, Anthropic")
@@ -39,7 +43,7 @@ def main() -> None:
     plan = QUICK if options.quick else FULL
     with TemporaryDirectory() as name, processes.upstream() as upstream:
         directory = Path(name)
-        rates, figures, failures = _run(plan, upstream, directory)
+        rates, figures, failures = _run(plan, upstream, directory, options.litellm)
     report = Report(rates, figures, failures, options.quick, time.monotonic() - started_at)
     report.show(console)
     report.write(options.output)
@@ -50,24 +54,42 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a short run, to see that it works")
     parser.add_argument("--output", type=Path, default=Path("var/bench.json"), help="the JSON file to write")
+    parser.add_argument(
+        "--litellm",
+        type=_with_litellm,
+        metavar="PYTHON",
+        help="measure LiteLLM's proxy as well: the python of an environment in which litellm[proxy] is installed",
+    )
     return parser.parse_args()
 
 
-def _run(plan: Plan, upstream: Server, directory: Path) -> tuple[list[Rate], list[Figure], int]:
+def _with_litellm(text: str) -> Path:
+    python = Path(text).absolute()
+    if not python.with_name("litellm").exists():
+        raise argparse.ArgumentTypeError(f"there is no program `litellm` beside {text}; install litellm[proxy] there")
+    return python
+
+
+def _run(plan: Plan, upstream: Server, directory: Path, litellm: Path | None) -> tuple[list[Rate], list[Figure], int]:
     figures = [*_upstream_figures(upstream, plan), *_start_figures(upstream, directory, plan)]
-    with (
-        processes.floors(upstream.address) as floors,
-        processes.pointsman(policy.whole(upstream.address), directory) as pointsman,
-    ):
+    figures += _healthy_figures(upstream, directory / "watched.yaml", plan)
+    figures += measure_team(upstream, plan)
+    with ExitStack() as stack:
+        floors = stack.enter_context(processes.floors(upstream.address))
+        pointsman = stack.enter_context(processes.pointsman(policy.whole(upstream.address), directory))
         figures += _decision_figures(directory / "policy.yaml", plan)
         cases = measures.saturating_cases(floors, pointsman, plan)
+        if litellm is not None:
+            proxy = stack.enter_context(processes.litellm(litellm, upstream.address, directory))
+            cases += measures.litellm_cases(proxy, plan)
         rates = in_rounds(cases, plan.rounds)
         paced = in_rounds(measures.paced_cases(floors, pointsman, plan), plan.rounds)
         half = in_rounds(measures.half_loaded_cases(_named(cases, _HALF_LOADED), rates, plan), plan.rounds)
         single = in_rounds(measures.single_cases(_named(cases, _ALONE), plan), 1)
         crowd = in_rounds(measures.crowded_cases(pointsman, plan), 1)
         peak = Figure("memory at its peak", memory_mb(pointsman.pid, peak=True), "MB", 700.0, note="after all of this")
-    figures += [*_ratios(cases, rates), *_stream_costs(rates), *_paced_figures(paced.values())]
+    figures += [*_ratios(cases, rates), *_against_litellm(rates), *_stream_costs(rates)]
+    figures += _paced_figures(paced.values())
     figures += [*_half_load_figures(half.values()), *_single_figures(single.values()), *_crowd_figures(crowd.values())]
     figures.append(peak)
     failures = sum(rate.failures for found in (rates, paced, half, single, crowd) for rate in found.values())
@@ -104,13 +126,33 @@ def _decision_figures(policy_file: Path, plan: Plan) -> Iterator[Figure]:
         yield Figure(f"{of}, p99", seconds.p99 * 1e6, "µs", p99)
 
 
+def _healthy_figures(upstream: Server, policy_file: Path, plan: Plan) -> Iterator[Figure]:
+    policy_file.write_bytes(orjson.dumps(policy.watched(upstream.address)))  # JSON is YAML
+    for added in measure_healthy_path(policy_file, plan.paced_seconds):
+        limit = None if added.of == "last event of a stream" else 0.3
+        note = f"{added.dispatched.p50 * 1e3:.2f} ms with it, {added.direct.p50 * 1e3:.2f} ms without"
+        yield Figure(f"healthy path, {added.of}, p50 added", added.p50_seconds * 1e3, "ms", limit, note=note)
+
+
 def _ratios(cases: list[Case], rates: dict[str, Rate]) -> Iterator[Figure]:
-    limits = {"Route": 0.60, "Complete, OpenAI chat": 0.5, "Complete, Anthropic": 0.5}
+    limits = {"Route": 0.60, "Complete, OpenAI chat": 0.35, "Complete, Anthropic": 0.35}
     for case in cases:
         if case.floor:
             share = rates[case.floor].cpu_micros_per_call / rates[case.name].cpu_micros_per_call
             limit = limits.get(case.name)
             yield Figure(f"{case.name}, per core", share, "of it", limit, at_least=True, note=case.floor)
+
+
+def _against_litellm(rates: Mapping[str, Rate]) -> Iterator[Figure]:
+    pairs = (
+        ("Complete, OpenAI chat", measures.LITELLM, 7.0),
+        ("StreamComplete, OpenAI chat", measures.LITELLM_STREAM, None),
+    )
+    for ours, theirs, limit in pairs:
+        if theirs in rates:
+            factor = rates[theirs].cpu_micros_per_call / rates[ours].cpu_micros_per_call
+            note = f"{rates[theirs].calls_per_second:,.0f} calls/s of its own"
+            yield Figure(f"{ours}, per core against {theirs}", factor, "times", limit, at_least=True, note=note)
 
 
 def _stream_costs(rates: dict[str, Rate]) -> Iterator[Figure]:

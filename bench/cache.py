@@ -131,7 +131,8 @@ async def _found(directory: Path) -> list[tuple[str, str, str]]:
 async def _with_recall(file: Path, most_entries: int, measure: Callable[[Asking], Any]) -> list[tuple[str, str, str]]:
     database = Database(f"sqlite:///{file}")
     await database.open()
-    recall = Recall(SystemClock(), SqlCache(database), LocalEmbedder(), b"bench")
+    local = LocalEmbedder()
+    recall = Recall(SystemClock(), SqlCache(database), lambda call, policy: local, b"bench")
     recall.start()
     rows: list[tuple[str, str, str]] = await measure(Asking(recall, most_entries))
     await recall.close()

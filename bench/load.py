@@ -1,4 +1,7 @@
-"""The load generator: `python -m bench.load` reads a job from standard input and prints its outcome."""
+"""The load generator: `python -m bench.load` reads a job from standard input and prints its outcome.
+
+A target that begins with `http` is another gateway, and the method its path; all others are servers of ours.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +16,11 @@ from functools import partial
 from itertools import count, cycle
 from typing import Any
 
+import aiohttp
 import grpc
 import uvloop
 
+from bench.http_method import http_method
 from bench.jobs import Job, Outcome, Percentiles
 from bench.machine import cpu_seconds
 from bench.payloads import COUNTED, THINKING_MARK
@@ -31,9 +36,9 @@ _SLOW_EACH, _LEAVING_EACH = 10, 20
 class Load:
     """Counts what its callers do while `measuring`."""
 
-    def __init__(self, job: Job, channels: Sequence[grpc.aio.Channel]) -> None:
+    def __init__(self, job: Job, methods: Sequence[Any]) -> None:
         self._job = job
-        self._methods = cycle([_method(job, channel) for channel in channels])
+        self._methods = cycle(methods)
         self._begun = 0
         self._latencies: list[float] = []
         self._first_token_added: list[float] = []
@@ -54,7 +59,7 @@ class Load:
         """One call that should have begun at `due_at`; its latency counts from there."""
         try:
             last = await (self._stream(due_at) if self._job.stream else self._whole())
-        except grpc.RpcError:
+        except (grpc.RpcError, aiohttp.ClientError, TimeoutError):
             last = b""
         if self.measuring:
             self._latencies.append(time.monotonic() - due_at)
@@ -103,10 +108,7 @@ class Load:
 
 async def _run(job: Job) -> Outcome:
     async with AsyncExitStack() as stack:
-        channels = [await stack.enter_async_context(_channel(job)) for _ in range(job.connections)]
-        for channel in channels:
-            await channel.channel_ready()
-        load = Load(job, channels)
+        load = Load(job, await (_over_http if job.target.startswith("http") else _over_grpc)(job, stack))
         drive = _open_loop(load, job) if job.calls_per_second else _closed_loop(load, job)
         callers = asyncio.ensure_future(drive)
         await asyncio.sleep(job.warmup_seconds)
@@ -114,6 +116,19 @@ async def _run(job: Job) -> Outcome:
         callers.cancel()
         await asyncio.wait([callers])
     return outcome
+
+
+async def _over_http(job: Job, stack: AsyncExitStack) -> list[Any]:
+    connector = aiohttp.TCPConnector(limit=0)
+    session = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
+    return [http_method(session, job.target + job.method, stream=job.stream)]
+
+
+async def _over_grpc(job: Job, stack: AsyncExitStack) -> list[Any]:
+    channels = [await stack.enter_async_context(_channel(job)) for _ in range(job.connections)]
+    for channel in channels:
+        await channel.channel_ready()
+    return [_method(job, channel) for channel in channels]
 
 
 def _channel(job: Job) -> grpc.aio.Channel:

@@ -39,14 +39,31 @@ def on_core(core: int | None) -> Iterator[None]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """Processor time that the process has used, in user and kernel mode."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / _TICKS_PER_SECOND
+    """Processor time that the process and its children have used, in user and kernel mode."""
+    return sum(_ticks(one) for one in _family(pid)) / _TICKS_PER_SECOND
 
 
 def memory_mb(pid: int, *, peak: bool = False) -> float:
-    """Resident memory of the process in megabytes, now or at its peak."""
+    """Resident memory of the process and its children in megabytes, now or at its peak.
+
+    What they share counts for each of them.
+    """
     name = "VmHWM:" if peak else "VmRSS:"
+    return sum(_kilobytes(one, name) for one in _family(pid)) * 1024 / 1e6
+
+
+def _family(pid: int) -> Iterator[int]:
+    yield pid
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        for child in (thread / "children").read_text().split():
+            yield from _family(int(child))
+
+
+def _ticks(pid: int) -> int:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def _kilobytes(pid: int, name: str) -> int:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    kilobytes = next(int(line.split()[1]) for line in lines if line.startswith(name))
-    return kilobytes * 1024 / 1e6
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))

@@ -10,12 +10,16 @@ from bench import policy
 from bench.answers import CHAT, EVENTS_PER_STREAM, MESSAGES, WHOLE_END
 from bench.floors import SERVICE
 from bench.jobs import Job, Outcome, Percentiles
-from bench.payloads import COUNTED_PROMPT, PROMPT, complete_request, route_request, stream_request
+from bench.payloads import COUNTED_PROMPT, PROMPT, chat_body, complete_request, route_request, stream_request
 from bench.processes import Server, run_job
 from bench.upstream import STREAM_SECONDS
 
 _ROUTER = "pointsman.v1.RouterService"
 _STREAM_END = b"[DONE]"
+
+ONE_WORKER, TWO_WORKERS = "Complete, one worker", "Complete, two workers"
+LITELLM = "LiteLLM proxy"
+LITELLM_STREAM = "LiteLLM proxy, stream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +134,44 @@ def saturating_cases(floors: Server, pointsman: Server, plan: Plan) -> list[Case
     ]
 
 
+def litellm_cases(proxy: Server, plan: Plan) -> list[Case]:
+    """The same answers through LiteLLM's proxy, over its own dialect."""
+
+    def ask(*, stream: bool) -> Job:
+        expected = _STREAM_END if stream else WHOLE_END
+        job = _job(proxy, "/v1/chat/completions", chat_body(stream=stream), expected, plan, stream=stream)
+        # Its calls take half a second under this load, and its first ones load what it needs.
+        return replace(job, warmup_seconds=max(3.0, plan.warmup_seconds), seconds=max(2.0, plan.seconds))
+
+    return [Case(LITELLM, ask(stream=False)), Case(LITELLM_STREAM, ask(stream=True))]
+
+
 def crowded_cases(pointsman: Server, plan: Plan) -> list[Case]:
     """500 streams at a time, a tenth of them read slowly and a twentieth left in the middle."""
     method, expected = f"/{_ROUTER}/StreamComplete", CHAT.stream_end
     job = _job(pointsman, method, stream_request(policy.PACED_CHAT), expected, plan, stream=True)
     crowd = replace(job, concurrency=500, connections=8, restless=True)
     return [Case("500 streams", replace(crowd, warmup_seconds=2 * STREAM_SECONDS, seconds=plan.paced_seconds))]
+
+
+def team_cases(one: Server, two: Server, plan: Plan) -> list[Case]:
+    """The same calls to a server of one worker and to one of two, over connections enough for the kernel to spread."""
+
+    def ask(server: Server) -> Job:
+        job = _job(server, f"/{_ROUTER}/Complete", complete_request(policy.CHAT), WHOLE_END, plan, stream=False)
+        return replace(job, connections=16)
+
+    return [Case(ONE_WORKER, ask(one)), Case(TWO_WORKERS, ask(two))]
+
+
+def thousand_streams(server: Server, plan: Plan) -> Case:
+    """1,000 streams at a time; all are read to their end."""
+    job = _job(
+        server, f"/{_ROUTER}/StreamComplete", stream_request(policy.PACED_CHAT), CHAT.stream_end, plan, stream=True
+    )
+    # All of them have begun, and the first are over, before anything is measured.
+    many = replace(job, concurrency=1_000, connections=20, warmup_seconds=4 * STREAM_SECONDS)
+    return Case("1,000 streams", replace(many, seconds=2 * plan.paced_seconds))
 
 
 def paced_cases(floors: Server, pointsman: Server, plan: Plan) -> list[Case]:

@@ -1,4 +1,4 @@
-"""The policy that is measured: eight deployments of three tiers, at the upstream."""
+"""The policies that are measured, at the upstream: eight deployments of three tiers, unless said otherwise."""
 
 from __future__ import annotations
 
@@ -21,6 +21,22 @@ def chat_only(upstream_address: str) -> Mapping[str, Any]:
 def whole(upstream_address: str) -> Mapping[str, Any]:
     """Both dialects; Anthropic's brings its SDK into the process."""
     return _policy(upstream_address, {"chat": ("openai_chat", "/v1"), "messages": ("anthropic_messages", "")})
+
+
+def watched(upstream_address: str) -> Mapping[str, Any]:
+    """Two deployments with everything on that can watch an attempt: places, a least pace, hedging."""
+    made = _policy(upstream_address, {"chat": ("openai_chat", "/v1")})
+    names = {f"{tier}-chat" for tier in ("light", "standard")}
+    watch = {"max_concurrent_calls": 64, "timeouts": {"least_tokens_per_second": 1}}
+    deployments = {name: {**one, **watch} for name, one in made["deployments"].items() if name in names}
+    return {**made, "deployments": deployments, "resilience": {"hedging": {"quantile": 0.99}}}
+
+
+def litellm(upstream_address: str) -> Mapping[str, Any]:
+    """What LiteLLM's proxy is configured with: one model at the same upstream, all else as it ships."""
+    api_base = f"http://{upstream_address}/burst/v1"
+    parameters = {"model": "openai/bench", "api_base": api_base, "api_key": "bench"}
+    return {"model_list": [{"model_name": "bench", "litellm_params": parameters}]}
 
 
 def _policy(upstream_address: str, dialects: Mapping[str, tuple[str, str]]) -> Mapping[str, Any]:

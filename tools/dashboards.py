@@ -28,6 +28,9 @@ _BREAKER_STATES = {
     "1": {"text": "half-open", "color": "orange"},
     "2": {"text": "open", "color": "red"},
 }
+_CELL_UNIT = "cps"
+"""A heatmap's cells count; its unit is that of the axis."""
+
 _LEGEND = {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []}
 _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "timeseries": {
@@ -36,7 +39,12 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = {
     },
     "stat": {"reduceOptions": {"calcs": ["lastNotNull"], "values": False}, "colorMode": "none", "graphMode": "area"},
     "state-timeline": {"showValue": "never", "mergeValues": True, "legend": _LEGEND},
-    "heatmap": {"calculate": False, "yAxis": {"unit": "s"}, "color": {"mode": "scheme", "scheme": "Blues"}},
+    "heatmap": {
+        "calculate": False,
+        "yAxis": {"unit": "s"},
+        "cellValues": {"unit": _CELL_UNIT},
+        "color": {"mode": "scheme", "scheme": "Blues"},
+    },
 }
 
 
@@ -70,7 +78,7 @@ def _alerts() -> dict[str, Any]:
         "datasource": SOURCE,
         "enable": True,
         "iconColor": "red",
-        "expr": 'ALERTS{alertname=~"Pointsman.*", alertstate="firing"}',
+        "target": {"refId": "Anno", "expr": 'ALERTS{alertname=~"Pointsman.*", alertstate="firing"}'},
         "titleFormat": "{{alertname}}",
     }
 
@@ -117,12 +125,12 @@ def _drawn(panel: Mapping[str, Any], scope: str) -> dict[str, Any]:
         "datasource": SOURCE,
         "fieldConfig": {"defaults": _field(kind, look), "overrides": []},
         "options": _OPTIONS[kind],
-        "targets": [_target(kind, place, legend, query.replace("$scope", scope)) for place, (legend, query) in queries],
+        "targets": [_target(look, place, legend, query.replace("$scope", scope)) for place, (legend, query) in queries],
     }
 
 
 def _field(kind: str, look: Mapping[str, Any]) -> dict[str, Any]:
-    field: dict[str, Any] = {"unit": look["unit"], "min": 0}
+    field: dict[str, Any] = {"unit": _CELL_UNIT if kind == "heatmap" else look["unit"], "min": 0}
     if kind == "timeseries":
         stacked = look.get("stacked", False)
         stacking = {"mode": "normal" if stacked else "none", "group": "A"}
@@ -132,14 +140,16 @@ def _field(kind: str, look: Mapping[str, Any]) -> dict[str, Any]:
     return field
 
 
-def _target(kind: str, place: int, legend: str, query: str) -> dict[str, Any]:
+def _target(look: Mapping[str, Any], place: int, legend: str, query: str) -> dict[str, Any]:
+    instant = look.get("instant", False)
     return {
         "refId": "ABCDEFGH"[place],
         "datasource": SOURCE,
         "expr": query,
         "legendFormat": legend,
-        "range": True,
-        "format": "heatmap" if kind == "heatmap" else "time_series",
+        "range": not instant,
+        "instant": instant,
+        "format": "heatmap" if look.get("kind") == "heatmap" else "time_series",
     }
 
 

@@ -1,4 +1,4 @@
-"""Gets the programs that watch pointsman in tests: Prometheus with promtool, and an OpenTelemetry collector.
+"""Gets what watches pointsman in tests: Prometheus with promtool, an OpenTelemetry collector, Grafana's types.
 
 They live in the folder `.tools`, which is not part of the project. `python tools/observers.py` builds both from source
 with go, through its module proxy, every checksum known; name one of `prometheus` and `collector` to build only that.
@@ -27,6 +27,10 @@ PROMETHEUS = TOOLS / "prometheus-3.12.0"
 PACKAGED_PROMETHEUS = TOOLS / "prometheus-packaged"
 COLLECTOR_SOURCE = ROOT / "tools" / "otelcol"
 COLLECTOR = TOOLS / "otelcol"
+
+GRAFANA_SCHEMA = TOOLS / "grafana-schema-13.2.3"
+GRAFANA_PACKAGES = ("@grafana/schema@13.2.3", "typescript@7.0.2")
+"""What Grafana itself takes the content of a dashboard to be, and the compiler that reads it."""
 
 PATIENCE_SECONDS = 900.0
 _DOWNLOAD_SECONDS = 60.0
@@ -70,6 +74,17 @@ def build_collector(patience_seconds: float = PATIENCE_SECONDS) -> Path:
         if place is not None:
             _run([*_go_build(place), "."], COLLECTOR_SOURCE, patience_seconds)
     return COLLECTOR
+
+
+def fetch_grafana_schema() -> Path:
+    """The folder with `node_modules`, in it Grafana's types of dashboards; npm fetches and checks them."""
+    with _made_once(GRAFANA_SCHEMA) as place:
+        if place is not None:
+            place.mkdir()
+            (place / "package.json").write_text("{}", encoding="utf-8")
+            options = ["--ignore-scripts", "--no-audit", "--no-fund"]
+            _run(["npm", "install", *options, *GRAFANA_PACKAGES], place, _DOWNLOAD_SECONDS)
+    return GRAFANA_SCHEMA
 
 
 @contextmanager

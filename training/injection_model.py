@@ -36,7 +36,7 @@ _STEPS = (25, 12)
 _BENIGN_WEIGHT = 1.5
 """All benign windows together, against all windows of attacks."""
 _LAST_INVERSE_PENALTY = 0.1
-_LEAST_WEIGHT = {Family.OVERRIDE_AND_ORDER: 2.0}
+_LEAST_WEIGHT = {Family.OVERRIDE_AND_ORDER: 3.0}
 """What is plain enough to count for so much (in logits), in whatever surroundings it stands."""
 _HARMLESS = (Family.TALK_ABOUT, Family.EVERYDAY_OBJECT)
 _UNTRUSTED_KINDS = ("indirect_injection", *_UNTELLING, "benign_document", "document")

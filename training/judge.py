@@ -61,13 +61,14 @@ class Fold:
     views: Views
     tiers: Floats
     labelled: Sequence[Labelled]
+    texts: Sequence[str]
 
 
 def train(folder: Path) -> dict[str, Any]:
     """The content of the data file."""
     labelled = read_labelled()
     around = read_surroundings(prose=sorted(file for pattern in PROSE for file in ROOT.glob(pattern)))
-    folds = _folds(labelled, around)
+    folds = folds_of(labelled, around)
     last, scaler, temperature, report = _train_last(folds)
     ask = train_ask_model(labelled, around, SEED + FOLDS)
     tier = train_tier_model(_together([fold.views for fold in folds]), np.concatenate([fold.tiers for fold in folds]))
@@ -83,7 +84,8 @@ def train(folder: Path) -> dict[str, Any]:
     return data
 
 
-def _folds(labelled: Sequence[Labelled], around: Surroundings) -> list[Fold]:
+def folds_of(labelled: Sequence[Labelled], around: Surroundings) -> list[Fold]:
+    """Composed requests in folds over asks, passages and wrappers, each read by a model that has not seen it."""
     order = list(range(len(labelled)))
     random.Random(SEED).shuffle(order)  # noqa: S311 - no secret is made
     fold_of = {place: number % FOLDS for number, place in enumerate(order)}
@@ -97,7 +99,8 @@ def _folds(labelled: Sequence[Labelled], around: Surroundings) -> list[Fold]:
         )
         tiers = np.array([request.labelled.tier for request, _ in requests])
         views = Views.of([segments for _, segments in requests], ask)
-        folds.append(Fold(views, tiers, [request.labelled for request, _ in requests]))
+        composed = [request for request, _ in requests]
+        folds.append(Fold(views, tiers, [one.labelled for one in composed], [one.text for one in composed]))
         _say(f"fold {number + 1} of {FOLDS}: the ask is found by {len(ask.known)} features")
     return folds
 
@@ -114,7 +117,7 @@ def _together(views: Sequence[Views]) -> Views:
 
 def _train_last(folds: Sequence[Fold]) -> tuple[list[Any], StandardScaler, float, dict[str, Any]]:
     """The last model, the standardisation of its inputs, its temperature, and how well it does on unseen requests."""
-    inputs = [_unseen_inputs(folds, number) for number in range(len(folds))]
+    inputs = [unseen_inputs(folds, number) for number in range(len(folds))]
     scaler = StandardScaler().fit(np.concatenate(inputs))
     standard = [scaler.transform(one) for one in inputs]
     logs, tiers = [], np.concatenate([fold.tiers for fold in folds])
@@ -130,7 +133,8 @@ def _train_last(folds: Sequence[Fold]) -> tuple[list[Any], StandardScaler, float
     return _last_models(np.concatenate(standard), tiers), scaler, temperature, {"rubric": report}
 
 
-def _unseen_inputs(folds: Sequence[Fold], number: int) -> Floats:
+def unseen_inputs(folds: Sequence[Fold], number: int) -> Floats:
+    """What the words say of the requests of this fold, by models of the others."""
     others = [fold for place, fold in enumerate(folds) if place != number]
     tier = train_tier_model(_together([fold.views for fold in others]), np.concatenate([fold.tiers for fold in others]))
     return folds[number].views.inputs(tier)

@@ -138,6 +138,8 @@ class WallLog:
         self._began_at = self._loop.time()
         self.hits: list[Hit] = []
         self.outcomes: list[Outcome] = []
+        self.strays: list[str] = []
+        """Requests at another path than the dialect's: where a redirect was followed."""
         self.late_seconds: list[float] = []
         """How much later than asked the wall's own timers fired: what the machine adds to every measured duration."""
 

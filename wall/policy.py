@@ -10,9 +10,6 @@ from wall.scenario import PRIMARY, ROLES, Setting, Stage
 _PRICES = {PRIMARY: 1, "fallback": 10}
 """US dollars for a million tokens; the primary is preferred anyway."""
 
-_LEAST_PATIENCE_SECONDS = 1.0
-"""Where silence is not what a scenario is about, a busy machine must not look like a silent upstream."""
-
 
 def deployment_id(scenario: str, lane: str, role: str) -> str:
     """What the deployment is called."""
@@ -85,10 +82,10 @@ def _model(role: str, suffix: str) -> dict[str, Any]:
 
 def _timeouts(setting: Setting) -> dict[str, float]:
     return {
-        "connect_seconds": max(_LEAST_PATIENCE_SECONDS, setting.seconds(3)),
-        "first_token_seconds": max(_LEAST_PATIENCE_SECONDS, setting.seconds(10)),
-        "idle_seconds": max(_LEAST_PATIENCE_SECONDS, setting.seconds(15)),
-        "total_seconds": max(20.0, setting.seconds(120)),
+        "connect_seconds": setting.patience_seconds("connect"),
+        "first_token_seconds": setting.patience_seconds("first token"),
+        "idle_seconds": setting.patience_seconds("between chunks"),
+        "total_seconds": max(20.0, setting.patience_seconds("total")),
     }
 
 

@@ -14,20 +14,16 @@ from rich.table import Table
 from wall.scenario import Result, Setting, Verdict
 
 
-def as_rows(results: Iterable[Result], setting: Setting, target: str, *, with_log: bool) -> Iterator[dict[str, object]]:
-    """One row for the run, one for each scenario and, if wanted, one for each entry of the wall log."""
-    yield {"kind": "run", "target": target, **asdict(setting)}
-    for result in results:
-        yield _scenario_row(result)
-        if with_log and result.log is not None:
-            for row in result.log.rows():
-                yield {**row, "scenario": result.scenario.id}
-
-
-def write(rows: Iterable[dict[str, object]], file: Path) -> None:
-    """Writes JSON lines."""
+def begin(file: Path, setting: Setting, target: str) -> None:
+    """Begins the report anew."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    file.write_text(json.dumps({"kind": "run", "target": target, **asdict(setting)}) + "\n", encoding="utf-8")
+
+
+def add(file: Path, result: Result, *, with_log: bool) -> None:
+    """Adds a scenario to the report, as soon as it is over: a run that is ended early has told what it knew."""
+    with file.open("a", encoding="utf-8") as lines:
+        lines.writelines(json.dumps(row) + "\n" for row in _rows(result, with_log=with_log))
 
 
 def show(results: list[Result], setting: Setting, target: str, console: Console) -> None:
@@ -37,7 +33,7 @@ def show(results: list[Result], setting: Setting, target: str, console: Console)
         table.add_column(heading)
     for result in results:
         scenario = result.scenario
-        told = result.note or _counts(result)
+        told = "; ".join(part for part in (result.note, _counts(result)) if part)
         table.add_row(
             scenario.id, scenario.title, scenario.promise, result.verdict.value, told, f"{result.seconds:.1f}"
         )
@@ -47,6 +43,14 @@ def show(results: list[Result], setting: Setting, target: str, console: Console)
     told = ", ".join(f"{count} {verdict}" for verdict, count in totals.items())
     pace = "" if setting.scale == 1 else f"; durations are {setting.scale:g} of the full run's"
     console.print(f"\n{target}, seed {setting.seed}, {setting.many} random calls each{pace}: {told}")
+
+
+def _rows(result: Result, *, with_log: bool) -> Iterator[dict[str, object]]:
+    """One row for the scenario and, if wanted, one for each entry of its wall log."""
+    yield _scenario_row(result)
+    if with_log and result.log is not None:
+        for row in result.log.rows():
+            yield {**row, "scenario": result.scenario.id}
 
 
 def _show_broken(results: Iterable[Result], console: Console) -> None:

@@ -20,6 +20,7 @@ _QUIET_SECONDS = 1.0
 _SETTLING_ID = "settling"
 _SETTLING_SECONDS = 90.0
 _SETTLED_HITS = 3
+_TOLD_CHARACTERS = 200
 
 Site = Mapping[str, Upstream]
 """The upstreams by role."""
@@ -46,15 +47,18 @@ async def run_scenario(scenario: Scenario, stage: Stage, setting: Setting, site:
     started_at = time.monotonic()
     log = WallLog()
     pulse = asyncio.ensure_future(log.feel_machine())
+    unsettled = 0
     for asks in _in_turn(stage, target):
         if Ability.LANES not in target.abilities:
-            await _settle(site, target)
+            unsettled += not await _settle(site, target)
         await _play(scenario, stage, asks, site, target, log)
     pulse.cancel()
     evidence = Evidence(setting, stage, log)
     found = [*scenario.judge(evidence), *always(evidence)]
     findings = [(finding, finding.verdict(target.abilities)) for finding in found]
-    return Result(scenario, findings, time.monotonic() - started_at, log)
+    times = "1 time" if unsettled == 1 else f"{unsettled} times"
+    note = f"the gateway did not ask the primary again before it ({times})" if unsettled else ""
+    return Result(scenario, findings, time.monotonic() - started_at, log, note)
 
 
 def _in_turn(stage: Stage, target: Target) -> list[Sequence[Ask]]:
@@ -117,18 +121,51 @@ async def _until_quiet(log: WallLog) -> None:
         await asyncio.sleep(0.02)
 
 
-async def _settle(site: Site, target: Target) -> None:
-    """Waits until the gateway asks the primary again: what an earlier scenario did must not be seen in the next."""
+async def expect_an_answer(site: Site, target: Target) -> None:
+    """One whole call and one stream with both upstreams sound.
+
+    Raises `RuntimeError` with what came instead when one is not served: nothing could be judged then.
+    """
+    async with _all_sound(site) as log:
+        for stream in (False, True):
+            outcome = await target.ask(Ask(int(stream), stream=stream), _SETTLING_ID, log)
+            if not outcome.served:
+                shape = "streamed" if stream else "whole"
+                told = f"{'/'.join(sorted(outcome.codes))} {outcome.reason} {outcome.error_text[:_TOLD_CHARACTERS]}"
+                reached = f"{len(log.hits)} requests reached an upstream"
+                raise RuntimeError(
+                    f"the gateway does not serve a {shape} call with both upstreams well: {told}; {reached}"
+                )
+
+
+@asynccontextmanager
+async def _all_sound(site: Site) -> AsyncGenerator[WallLog, None]:
     log, plan = WallLog(), Plan(_sound_hit)
     for upstream in site.values():
         await upstream.play(plan, _SETTLING_ID, log)
+    try:
+        yield log
+    finally:
+        for upstream in site.values():
+            await upstream.rest()
+
+
+async def _settle(site: Site, target: Target) -> bool:
+    """Waits until the gateway asks the primary again: what an earlier scenario did must not be seen in the next.
+
+    False when it does not within the time.
+    """
+    async with _all_sound(site) as log:
+        await _ask_until_settled(log, target)
+    return _is_settled(log)
+
+
+async def _ask_until_settled(log: WallLog, target: Target) -> None:
     number = 0
     while log.now() < _SETTLING_SECONDS and not _is_settled(log):
         await target.ask(Ask(number, deadline_seconds=5.0), _SETTLING_ID, log)
         number += 1
         await asyncio.sleep(0.05 if _is_settled(log) or number < _SETTLED_HITS else 0.5)
-    for upstream in site.values():
-        await upstream.rest()
 
 
 def _is_settled(log: WallLog) -> bool:

@@ -15,6 +15,11 @@ from wall.upstream import Plan
 PRIMARY, FALLBACK = "primary", "fallback"
 ROLES = (PRIMARY, FALLBACK)
 
+PATIENCE_SECONDS: Mapping[str, float] = {"connect": 3, "first token": 10, "between chunks": 15, "total": 120}
+"""Timeouts that every gateway is told to have; what a scenario needs beyond them only pointsman can be given."""
+
+_LEAST_PATIENCE_SECONDS = 1.0
+
 QUICK_SCALE = 1 / 20
 QUICK_MANY = 50
 
@@ -30,6 +35,10 @@ class Setting:
     def seconds(self, in_full: float) -> float:
         """A duration of the full run at this run's pace."""
         return in_full * self.scale
+
+    def patience_seconds(self, of: str) -> float:
+        """One of `PATIENCE_SECONDS` at this run's pace; a busy machine must not look like a silent upstream."""
+        return max(_LEAST_PATIENCE_SECONDS, self.seconds(PATIENCE_SECONDS[of]))
 
     def text(self, scenario: str, number: int, characters: int = 200) -> str:
         """The answer to a call."""
@@ -141,7 +150,7 @@ class Scenario:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What came of a scenario. `note` says why it was not run, if so."""
+    """What came of a scenario. `note` says why it was not run, or what disturbed it."""
 
     scenario: Scenario
     findings: Sequence[tuple[Finding, Verdict]]

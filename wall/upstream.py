@@ -20,6 +20,7 @@ from wall.plays import PING, Ending, Framing, Play
 from wall.texts import marked, parsed
 
 LOOPBACK = "127.0.0.1"
+_PATH = "/chat/completions"
 _HEADERS_END = b"\r\n\r\n"
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 _SETTLE_SECONDS = 0.05
@@ -99,8 +100,11 @@ class Upstream:
             await asyncio.sleep(max(0.0, ends_at - log.now()))
             await self.open()
 
-    def received(self, body: bytes, *, reused: bool) -> tuple[Hit | None, Play]:
+    def received(self, path: str, body: bytes, *, reused: bool) -> tuple[Hit | None, Play]:
         """Writes the request down; what to answer. Requests of other scenarios are sent away and not counted."""
+        if self._log is not None and not path.endswith(_PATH):
+            self._log.strays.append(f"{self.role} {path}")
+            return None, Play("somewhere else", 404, {"content-type": "application/json"})
         marker = marked(body)
         if self._plan is None or self._log is None or marker is None or marker[0] != self._scenario:
             return None, Play("not in this scenario", 503, {"content-type": "application/json"})
@@ -200,8 +204,9 @@ class Connection(asyncio.Protocol):
         if len(self._received) < last:
             return
         body = bytes(self._received[end + len(_HEADERS_END) : last])
+        path = bytes(self._received[:end]).split(b" ", 2)[1].decode("ascii", "replace")
         del self._received[:last]
-        self._hit, play = self._upstream.received(body, reused=self._served > 0)
+        self._hit, play = self._upstream.received(path, body, reused=self._served > 0)
         self._served += 1
         self._serving = asyncio.ensure_future(self._serve(play))
 

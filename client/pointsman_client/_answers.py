@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pointsman.v1.answer_pb2 import Citation, CompleteResponse, FinishReason, Usage
+from pointsman.v1.answer_pb2 import Citation, CompleteResponse, FinishReason, Redaction, Usage
 from pointsman.v1.completion_pb2 import Message, ToolCall
 from pointsman.v1.decision_pb2 import ChosenDeployment, ExcludedDeployment, RankedDeployment, RouteDecision
 from pointsman.v1.embedding_service_pb2 import EmbedResponse
@@ -90,6 +90,11 @@ class Embeddings:
     def usage(self) -> Usage:
         """Tokens and cost (millionths of a US dollar)."""
         return self.response.usage
+
+    @property
+    def redactions(self) -> Sequence[Redaction]:
+        """Sensitive data that was found in the texts, by kind. Where the policy masks it, so are the vectors' texts."""
+        return self.response.redactions
 
     @property
     def request_id(self) -> str:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,12 +14,22 @@ from pathlib import Path
 import pytest
 
 from kit.budget_trial import Spender, hold_trial, lock_sqlite, stop_postgres
-from kit.databases import PostgresServer
+from kit.databases import ENGINES, PostgresServer
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 PROCESSES = 8
 """Four workers of each of two replicas."""
+
+
+@pytest.fixture(params=ENGINES)
+def cut_off(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, Callable[[float], None]]:
+    """A database of each engine, and what takes it away for a while."""
+    if request.param == "sqlite":
+        url = f"sqlite:///{tmp_path}/ledger.db"
+        return url, lock_sqlite(url)
+    server: PostgresServer = request.getfixturevalue("postgres")
+    return server.make(), stop_postgres(server)
 
 
 def spender(url: str, folder: Path, **changes: object) -> Spender:
@@ -32,6 +43,24 @@ async def test_64_callers_of_8_processes_and_a_budget_for_10_calls(database_url:
     assert (found.admitted, found.settled_micro_usd, found.most_committed_micro_usd) == (10, 1_000, 1_000)
     assert found.operations == 64 * PROCESSES
     assert found.refused.keys() <= {"BudgetExceeded", "LedgerUnavailable"}
+
+
+@pytest.mark.long
+@pytest.mark.timeout(1_800)
+async def test_many_operations_under_kills_and_outages(
+    cut_off: tuple[str, Callable[[float], None]], tmp_path: Path
+) -> None:
+    """As many as `TEST_BUDGET_OPERATIONS` says; with the usual number it takes half a minute on each engine."""
+    url, cut = cut_off
+    operations = int(os.environ.get("TEST_BUDGET_OPERATIONS", "50000"))
+    calls = operations // (4 * 64)
+    crowd = spender(url, tmp_path, limit=20 * operations, calls=calls, pause_seconds=0.002, jumps=True)
+    rage = {"deeds": ("kill", "kill", "pause", "cut"), "every_seconds": 1.5, "most_seconds": 10.0}
+    found = await hold_trial(crowd, 4, cut=cut, **rage)  # type: ignore[arg-type]
+    assert found.problems == []
+    assert found.operations >= 4 * 64 * calls
+    assert found.refused["kill"] >= 1
+    print(f"{url.partition(':')[0]}: {found.operations} operations, {found.admitted} admitted, {dict(found.refused)}")
 
 
 async def test_processes_are_killed_and_stopped(database_url: str, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from wall.asks import Ask
 from wall.catalogue import SCENARIOS
+from wall.comparing import compare
 from wall.log import Hit, Outcome, Status, WallLog
 from wall.plays import Ending, cut, sound
 from wall.policy import make_policy, shareable
@@ -18,6 +19,7 @@ from wall.scenario import QUICK, Evidence, Lane, Setting, Stage, Verdict
 from wall.scenarios.judging import always, released_in_time
 from wall.texts import told_so_far
 
+from kit.replicas import free_port
 from kit.running import load_for_test
 from pointsman_server.config.policy_file import load_policy
 
@@ -179,3 +181,93 @@ def test_what_is_asked_wrongly_is_told() -> None:
     done = wall("--target", "grpc://127.0.0.1:1", "--scenario", "S01", "--ports", "1")
     assert done.returncode == 2
     assert "takes 2 numbers" in done.stderr
+
+
+def report(folder: Path, target: str, *, seed: int = 1, **findings: dict[str, str]) -> Path:
+    """A report with these scenarios: verdicts by what was looked at."""
+    rows: list[dict[str, object]] = [{"kind": "run", "target": target, "seed": seed, "scale": 0.05, "many": 50}]
+    for id, verdicts in findings.items():
+        worst = next((one for one in ("BROKEN", "kept") if one in verdicts.values()), "not applicable")
+        found = [
+            {"name": name, "measured": f"{target}: {verdict}", "expected": "0 | 1", "verdict": verdict}
+            for name, verdict in verdicts.items()
+        ]
+        rows.append({"kind": "scenario", "id": id, "title": f"{id} happens", "verdict": worst, "findings": found})
+    file = folder / f"{target}-{seed}.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return file
+
+
+KEPT, BROKEN, SILENT = "kept", "BROKEN", "not applicable"
+
+
+class TestSideBySide:
+    def test_scenarios_stand_beside_each_other(self, tmp_path: Path) -> None:
+        ours = report(tmp_path, "ours", S01={"served": KEPT, "limits": KEPT}, S02={"served": KEPT})
+        theirs = report(tmp_path, "theirs", S01={"served": BROKEN, "limits": SILENT}, S03={"limits": SILENT})
+        told = compare([ours, theirs])
+        assert "| S01 | S01 happens | kept | **broken** 1 of 1 |" in told
+        assert "| S02 | S02 happens | kept | not run |" in told
+        assert "| S03 | S03 happens | not run | not applicable |" in told
+        assert "|  | scenarios kept, of those judged | 2 of 2 | 0 of 1 |" in told
+
+    def test_what_many_scenarios_look_at_is_counted_once_for_each(self, tmp_path: Path) -> None:
+        twice = {"served": KEPT, "rare": KEPT}
+        ours = report(tmp_path, "ours", S01=twice, S02=twice, S03={"served": BROKEN})
+        theirs = report(tmp_path, "theirs", S01={"served": SILENT}, S02={"served": SILENT}, S03={"served": SILENT})
+        table = compare([ours, theirs]).split("\n\n")[2]
+        assert "| served | 2 of 3 | not applicable |" in table
+        assert "rare" not in table
+
+    def test_a_finding_that_comes_twice_in_a_scenario_is_as_good_as_its_worst(self, tmp_path: Path) -> None:
+        files = [report(tmp_path, "ours", S01={"served": KEPT}, S02={"served": KEPT}, S03={"served": BROKEN})]
+        lines = files[0].read_text().splitlines()
+        row = json.loads(lines[3])
+        row["findings"].append({**row["findings"][0], "verdict": KEPT})
+        files[0].write_text("\n".join([*lines[:3], json.dumps(row)]))
+        assert "| served | 2 of 3 |" in compare(files)
+
+    def test_what_is_broken_is_told_with_its_figures(self, tmp_path: Path) -> None:
+        told = compare([report(tmp_path, "ours", S01={"served": KEPT}), report(tmp_path, "theirs", S01={"a": BROKEN})])
+        assert "Broken by ours: nothing." in told
+        assert "Broken by theirs:\n\n- S01, a: theirs: BROKEN; expected 0 | 1\n" in told
+
+    def test_runs_of_different_kinds_are_not_compared(self, tmp_path: Path) -> None:
+        files = [report(tmp_path, "ours", S01={}), report(tmp_path, "theirs", seed=2, S01={})]
+        with pytest.raises(ValueError, match=r"differ in their options: ours: seed 1, .*; theirs: seed 2"):
+            compare(files)
+
+    def test_the_command_prints_it_or_says_what_is_wrong(self, tmp_path: Path) -> None:
+        file = report(tmp_path, "ours", S01={"served": KEPT})
+        done = wall("--compare", str(file), str(file))
+        assert done.returncode == 0
+        assert "| S01 | S01 happens | kept | kept |" in done.stdout
+        file.write_text("not a report")
+        done = wall("--compare", str(file))
+        assert done.returncode == 2
+        assert "is no report of the wall" in done.stderr
+
+
+class TestAnotherGateway:
+    def test_a_key_that_is_not_there_is_told_before_anything_is_run(self) -> None:
+        done = wall("--target", "http://127.0.0.1:1/v1", "--key-env", "NO_SUCH_KEY", "--scenario", "S01")
+        assert done.returncode == 2
+        assert "NO_SUCH_KEY, which is not in the environment" in done.stderr
+
+    @pytest.mark.parametrize(
+        ("content", "said"), [("[1]", "must hold one JSON object"), ("{", "cannot be read as JSON")]
+    )
+    def test_headers_that_make_no_sense_are_refused(self, tmp_path: Path, content: str, said: str) -> None:
+        file = tmp_path / "headers.json"
+        file.write_text(content)
+        done = wall("--target", "http://127.0.0.1:1/v1", "--headers", str(file), "--scenario", "S01")
+        assert done.returncode == 2
+        assert said in done.stderr
+
+    def test_one_that_serves_nothing_is_not_judged(self, tmp_path: Path) -> None:
+        output = tmp_path / "wall.jsonl"
+        target, ports = f"http://127.0.0.1:{free_port()}/v1", f"{free_port()},{free_port()}"
+        done = wall("--target", target, "--ports", ports, "--scenario", "S01", "--output", str(output))
+        assert done.returncode == 1
+        assert "does not serve a whole call with both upstreams well: UNAVAILABLE" in done.stderr
+        assert not output.exists()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
+from wall import running
 from wall.catalogue import SCENARIOS
-from wall.running import run_scenario, running_site
+from wall.running import expect_an_answer, run_scenario, running_site
 from wall.scenario import Result, Setting, Verdict
 from wall.targets.openai import OpenAIGateway
 
@@ -12,9 +14,9 @@ from kit.other_gateways import running_gateway
 SETTING = Setting(scale=1 / 20, many=20)
 
 
-async def judge(scenario: str, *, careless: bool = False) -> Result:
+async def judge(scenario: str, *, careless: bool = False, backwards: bool = False) -> Result:
     async with running_site() as site:
-        urls = [f"{upstream.address}/v1" for upstream in site.values()]
+        urls = [f"{upstream.address}/v1" for upstream in site.values()][:: -1 if backwards else 1]
         async with running_gateway(urls, careless=careless) as base_url:
             target = OpenAIGateway(base_url, "wall")
             try:
@@ -65,3 +67,31 @@ async def test_answers_of_any_shape_are_taken_for_failures() -> None:
     result = await judge("S43")
     assert "served" in broken(result)
     assert "wrong or cut answers handed out as whole" not in broken(result)
+
+
+async def test_who_follows_a_redirect_is_found_out() -> None:
+    assert "requests somewhere else" in broken(await judge("S49"))
+    assert "requests somewhere else" not in broken(await judge("S50"))
+
+
+async def test_what_was_judged_without_the_primary_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(running, "_SETTLING_SECONDS", 0.2)
+    result = await judge("S12", backwards=True)
+    assert result.note == "the gateway did not ask the primary again before it (1 time)"
+    assert not (await judge("S12")).note
+
+
+async def test_a_gateway_that_is_configured_by_headers_gets_them() -> None:
+    async with running_site() as site:
+        urls = [f"{upstream.address}/v1" for upstream in site.values()]
+        async with running_gateway(urls, careless=False, needs="x-config") as base_url:
+            told, untold = OpenAIGateway(base_url, "wall", headers={"x-config": "{}"}), OpenAIGateway(base_url, "wall")
+            try:
+                await expect_an_answer(site, told)
+                with pytest.raises(
+                    RuntimeError, match=r"whole call .*: INTERNAL .*without x-config.*0 requests reached"
+                ):
+                    await expect_an_answer(site, untold)
+            finally:
+                await told.close()
+                await untold.close()

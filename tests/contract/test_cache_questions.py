@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from bench.questions import near_misses, paraphrases, spoiled
 
-from kit.caching import ON, DictCache, asked, completed
+from kit.caching import ON, DictCache, always, asked, completed
 from kit.catalog import request
 from kit.clock import FakeClock
 from pointsman_server.adapters.embedders.local import LocalEmbedder, vector_of
@@ -29,7 +29,7 @@ LEAST = 0.95
 
 @pytest.fixture
 async def recall() -> AsyncGenerator[Recall, None]:
-    recall = Recall(FakeClock(), DictCache(), LocalEmbedder(), b"salt", patience_seconds=10.0)
+    recall = Recall(FakeClock(), DictCache(), always(LocalEmbedder()), b"salt", patience_seconds=10.0)
     recall.start()
     yield recall
     await recall.close()

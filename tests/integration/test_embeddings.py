@@ -25,7 +25,9 @@ from pointsman.v1 import (
     router_service_pb2_grpc,
 )
 from pointsman.v1.embedding_service_pb2 import EmbedRequest, EmbedResponse
+from pointsman_server.adapters.guards.sensitive import PatternScanner
 from pointsman_server.bootstrap.service import Service
+from pointsman_server.domain.sensitive import Finding
 from pointsman_server.simulator.behaviour import Behaviour, Fault, Rule, Script, UsageOverride
 from pointsman_server.simulator.server import RunningSimulator, start_simulator
 from pointsman_server.simulator.vectors import vector_of
@@ -332,6 +334,24 @@ class TestRequests:
             too_long = await one.refused("cats", "word " * 300)
             assert (too_long.reason, too_long.fields) == ("CONTEXT_OVERFLOW", ["inputs"])
             assert len(one.first.calls) == 0
+
+    async def test_what_was_found_is_told_and_looked_for_once(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        text, scanned = "write to ann@example.org", []
+        scan = PatternScanner.scan
+
+        def noting(self: PatternScanner, text: str) -> Sequence[Finding]:
+            scanned.append(text)
+            return scan(self, text)
+
+        monkeypatch.setattr(PatternScanner, "scan", noting)
+        async with house() as one:
+            made = await one.embed(text, "cats", text)
+            assert [(found.type, found.count) for found in made.redactions] == [("EMAIL", 2)]
+            assert not (await one.embed("cats")).redactions
+            router: Any = router_service_pb2_grpc.RouterServiceStub(one.channel)
+            answer = await router.Complete(router_service_pb2.CompleteRequest(completion=spec(text)), timeout=20)
+            assert [(found.type, found.count) for found in answer.redactions] == [("EMAIL", 1)]
+            assert scanned.count(text) == 1  # completions and vectors share what is remembered of texts
 
     async def test_a_named_call_is_made_once(self) -> None:
         async with house() as one:

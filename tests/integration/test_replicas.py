@@ -33,6 +33,8 @@ from kit.replicas import (
 from kit.running import RichError, router, spec
 from pointsman.v1 import admin_service_pb2 as pb
 from pointsman.v1.admin_service_pb2_grpc import AdminServiceStub
+from pointsman.v1.feedback_service_pb2 import RecordFeedbackRequest
+from pointsman.v1.feedback_service_pb2_grpc import FeedbackServiceStub
 from pointsman.v1.router_service_pb2 import CompleteRequest, RouteRequest, StreamCompleteRequest
 from pointsman_client import AsyncClient, PointsmanError
 
@@ -206,7 +208,7 @@ class TestWhatPassesThroughEnvoy:
             assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
 
     async def test_who_names_the_replica_comes_to_it_again(self, site: Site) -> None:
-        """So that a decision can be followed that only one replica knows."""
+        """So that a decision can be followed where it was made, without a look into the database."""
         async with site.channel() as channel:
             stub, metadata, seen = router(channel), site.bearer("shop"), set()
             for _ in range(20):
@@ -215,9 +217,33 @@ class TestWhatPassesThroughEnvoy:
                 replica = str(dict(await asked.initial_metadata())["x-replica"])
                 seen.add(replica)
                 followed = CompleteRequest(completion=spec(), decision_id=decision_id)
-                answer = await stub.Complete(followed, metadata=(*metadata, ("x-replica", replica)), timeout=10)
-                assert answer.decision.decision_id == decision_id
+                following = stub.Complete(followed, metadata=(*metadata, ("x-replica", replica)), timeout=10)
+                assert (await following).decision.decision_id == decision_id
+                assert "x-replica" not in dict(await following.initial_metadata()), "Envoy names another one only"
             assert len(seen) == 2
+
+    async def test_who_does_not_is_followed_and_judged_wherever_he_comes(self, site: Site) -> None:
+        async with site.channel() as channel:
+            stub, metadata, seconds = router(channel), site.bearer("shop"), list[float]()
+            feedback: Any = FeedbackServiceStub(channel)
+            for _ in range(20):
+                asked = stub.Route(RouteRequest(completion=spec()), metadata=metadata, timeout=10)
+                decision_id = (await asked).decision.decision_id
+                began = time.perf_counter()
+                following = stub.Complete(
+                    CompleteRequest(completion=spec(), decision_id=decision_id), metadata=metadata, timeout=10
+                )
+                answer = await following
+                assert answer.decision.decision_id == decision_id
+                if (
+                    dict(await following.initial_metadata())["x-replica"]
+                    != dict(await asked.initial_metadata())["x-replica"]
+                ):
+                    seconds.append(time.perf_counter() - began)
+                judged = RecordFeedbackRequest(request_id=answer.request_id, score=1.0)
+                await feedback.RecordFeedback(judged, metadata=metadata, timeout=10)
+            assert seconds, "some came to the other one"
+            print(f"a decision followed by the other replica at once: {sorted(seconds)[len(seconds) // 2]:.3f} s")
 
     async def test_at_little_cost(self, site: Site) -> None:
         stub_seconds: dict[str, list[float]] = {"direct": [], "through Envoy": []}

@@ -9,12 +9,19 @@ from typing import Any
 from kit.catalog import call, candidate, deployment, plan, request, snapshot
 from pointsman_server.domain.cache import CachedAnswer, CachePolicy, Caching, Card, Entry
 from pointsman_server.domain.call import Call, Completion, Decision
+from pointsman_server.domain.embedder import Embedder
 from pointsman_server.domain.message import TextPart
 from pointsman_server.domain.ports import StoreUnavailableError
 from pointsman_server.domain.reply import FinishReason, Reply, Usage
 from pointsman_server.domain.request import CacheControl, CacheMode
+from pointsman_server.execution.recall import EmbedderOf
 
 ON = CachePolicy(mode=CacheMode.READ_WRITE)
+
+
+def always(embedder: Embedder) -> EmbedderOf:
+    """The same embedder for all calls."""
+    return lambda call, policy: embedder
 
 
 class DictCache:

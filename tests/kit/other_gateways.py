@@ -15,12 +15,14 @@ _LOST = (aiohttp.ClientError, ConnectionError, TimeoutError)
 class Gateway:
     """Asks its upstreams in turn and passes on what the first sound one sends.
 
-    When a stream breaks, the honest one breaks its caller's too. The `careless` one ends it as if it were whole.
+    When a stream breaks, the honest one breaks its caller's too. The `careless` one ends it as if it were whole. Who
+    does not send the header that it `needs`, if any, is refused.
     """
 
-    def __init__(self, base_urls: Sequence[str], *, careless: bool) -> None:
+    def __init__(self, base_urls: Sequence[str], *, careless: bool, needs: str = "") -> None:
         self._urls = [f"{url}/chat/completions" for url in base_urls]
         self._careless = careless
+        self._needs = needs
         # Other than most, it does not keep connections, which would need a retry of its own.
         connector = aiohttp.TCPConnector(force_close=True, limit=0)
         self._session = aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(sock_read=1.0))
@@ -31,6 +33,8 @@ class Gateway:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """One call."""
+        if self._needs and self._needs not in request.headers:
+            return web.json_response({"error": f"without {self._needs}"}, status=401)
         body = await request.json()
         refusal = web.json_response({"error": "nobody answers"}, status=503)
         for url in self._urls:
@@ -67,9 +71,9 @@ class Gateway:
 
 
 @asynccontextmanager
-async def running_gateway(base_urls: Sequence[str], *, careless: bool) -> AsyncGenerator[str, None]:
+async def running_gateway(base_urls: Sequence[str], *, careless: bool, needs: str = "") -> AsyncGenerator[str, None]:
     """The gateway's own base URL."""
-    gateway = Gateway(base_urls, careless=careless)
+    gateway = Gateway(base_urls, careless=careless, needs=needs)
     app = web.Application()
     app.router.add_post("/v1/chat/completions", gateway.handle)
     runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)

@@ -129,7 +129,13 @@ class Upstream:
 @asynccontextmanager
 async def running_upstream(*scripts: Script) -> AsyncGenerator[Upstream, None]:
     """The provider on a free port; an OpenAI-compatible base URL."""
-    upstream = Upstream(*scripts)
+    async with serving(Upstream(*scripts)) as upstream:
+        yield upstream
+
+
+@asynccontextmanager
+async def serving(upstream: Upstream) -> AsyncGenerator[Upstream, None]:
+    """The same with a provider that has habits of its own."""
     server = await asyncio.start_server(upstream.serve, "127.0.0.1", 0, limit=1 << 24)
     upstream.base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
     try:

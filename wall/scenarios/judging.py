@@ -20,6 +20,7 @@ _TURNS = 3
 TYPED = frozenset({Ability.TYPED_ERRORS})
 SET_UP = frozenset({Ability.SET_UP})
 ALONE = frozenset({Ability.ALONE})
+DEADLINES = frozenset({Ability.DEADLINES})
 
 
 def always(evidence: Evidence) -> Iterator[Finding]:
@@ -85,7 +86,7 @@ def ended_as(
 ) -> Finding:
     """All of these calls ended in this way."""
     others = Counter(_ending(one) for one in outcomes if one.status is not status or code not in one.codes)
-    measured = str(dict(others)) if others else f"all {len(outcomes)}"
+    measured = str(dict(others)) if others else f"all {len(outcomes)}" if outcomes else "there is none"
     return Finding(name, bool(outcomes) and not others, measured, f"{status.value} {code}", needs)
 
 
@@ -114,7 +115,7 @@ def whole_answers_are_right(evidence: Evidence) -> Finding:
 def one_end_each(evidence: Evidence) -> Finding:
     """Every call has exactly one end, and nothing comes after it."""
     odd = [
-        f"#{outcome.ask.number} {outcome.ask.lane}: {outcome.terminals} ends"
+        f"#{outcome.ask.number} {outcome.ask.lane}: {outcome.terminals} ends, {outcome.after_terminal} after them"
         for outcome in evidence.outcomes()
         if outcome.status is not Status.LEFT and (outcome.terminals != 1 or outcome.after_terminal)
     ]

@@ -157,7 +157,7 @@ def _finish(reason: str | None) -> Wording:
 
 
 _IN_BAND = {"message": UPSTREAM_WORDS, "type": "server_error", "code": None}
-_METADATA = "http://169.254.169.254/latest/meta-data/"
+_ELSEWHERE = "/latest/meta-data/"
 _LATE_DATA = event({**chunk({}), "choices": [], "usage": {"prompt_tokens": 1, "completion_tokens": 1}})
 _FILTERED = event({"choices": [], "prompt_filter_results": [], "id": "", "model": ""})
 
@@ -230,7 +230,7 @@ KINDS = (
     ),
     Kind(
         "S49", "a redirect to somewhere else", code="UNAVAILABLE",
-        wordings={str(status): _body(b"", status=status, location=_METADATA) for status in (301, 302, 307, 308)},
+        wordings={str(status): _body(b"", status=status, location=_ELSEWHERE) for status in (301, 302, 307, 308)},
     ),
     Kind(
         "S50", "the key is refused", code="INTERNAL", most_requests=1,

@@ -14,6 +14,7 @@ from wall.scenario import FALLBACK, PRIMARY, Evidence, Finding, Lane, Scenario, 
 from wall.scenarios.judging import (
     ALONE,
     CLOSED_WITHIN_SECONDS,
+    DEADLINES,
     SET_UP,
     TYPED,
     at_least,
@@ -98,9 +99,10 @@ def _judge_limited_alone(evidence: Evidence) -> Iterator[Finding]:
     yield at_least("seconds waited before the second request", round(gap, 3), _WAITS["waits"] - 0.01)
     for lane in ("gives-up", "too-late"):
         outcomes = evidence.outcomes(lane)
-        yield ended_as(f"asked to wait longer than the deadline: {lane}", outcomes, Status.FAILED, "RESOURCE_EXHAUSTED")
-        yield at_most(f"seconds until that was told: {lane}", outcomes[0].seconds, 0.5)
-        yield at_most(f"requests: {lane}", len(evidence.hits(PRIMARY, lane)), 1)
+        name = f"asked to wait longer than the deadline: {lane}"
+        yield ended_as(name, outcomes, Status.FAILED, "RESOURCE_EXHAUSTED", DEADLINES)
+        yield at_most(f"seconds until that was told: {lane}", outcomes[0].seconds, 0.5, DEADLINES)
+        yield at_most(f"requests: {lane}", len(evidence.hits(PRIMARY, lane)), 1, DEADLINES)
 
 
 _CAP_SECONDS = 0.8

@@ -18,11 +18,12 @@ from wall.plays import (
     stream_play,
 )
 from wall.scenario import FALLBACK, PRIMARY, Evidence, Finding, Lane, Scenario, Setting, Stage
-from wall.scenarios.judging import ALONE, SET_UP, at_most, ended_as, served_share
+from wall.scenarios.judging import ALONE, SET_UP, at_most, ended_as, none_of, served_share
 from wall.scenarios.kinds import KINDS, Due, Kind, choice
 from wall.scenarios.staging import two_upstreams
 
-_DEADLINE_SECONDS = 5.0
+_DEADLINE_SECONDS = 20.0
+"""Time enough for gateways that pause for seconds between their attempts."""
 
 
 def _lane(wording: str, stream: bool, alone: bool) -> str:
@@ -62,6 +63,7 @@ def _judge(kind: Kind) -> Callable[[Evidence], Iterator[Finding]]:
     def judge(evidence: Evidence) -> Iterator[Finding]:
         alone = [one for one in evidence.outcomes() if one.ask.alone]
         behind = [one for one in evidence.outcomes() if not one.ask.alone]
+        yield none_of("requests somewhere else", evidence.log.strays)
         if not kind.code:
             yield served_share(evidence, 1.0)
             yield at_most("requests", len(evidence.hits()), len(evidence.outcomes()))

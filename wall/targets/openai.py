@@ -16,7 +16,7 @@ from wall.texts import prompt
 
 _STATUSES: Mapping[str, frozenset[int]] = {
     "UNAVAILABLE": frozenset({500, 502, 503, 504, 520, 529}),
-    "INTERNAL": frozenset({500, 502, 503}),
+    "INTERNAL": frozenset({401, 403, 500, 502, 503}),
     "DEADLINE_EXCEEDED": frozenset({408, 500, 502, 503, 504}),
     "RESOURCE_EXHAUSTED": frozenset({402, 429, 503}),
     "INVALID_ARGUMENT": frozenset({400, 413, 422}),
@@ -38,15 +38,22 @@ _UNREADABLE = (ValueError, TypeError, AttributeError, LookupError, RecursionErro
 
 
 class OpenAIGateway:
-    """A gateway at a base URL ending in `/v1`. `lone_model` is a model of it that leads to the primary alone."""
+    """A gateway at a base URL ending in `/v1`. `lone_model` is a model of it that leads to the primary alone.
 
-    def __init__(self, base_url: str, model: str, key: str = "", lone_model: str = "") -> None:
+    `headers` go with every call: some gateways are configured by them.
+    """
+
+    def __init__(
+        self, base_url: str, model: str, key: str = "", lone_model: str = "", headers: Mapping[str, str] | None = None
+    ) -> None:
         self._url = f"{base_url.rstrip('/')}/chat/completions"
         self._model = model
         self._lone_model = lone_model
-        headers = {"authorization": f"Bearer {key}"} if key else {}
+        own = {"authorization": f"Bearer {key}"} if key else {}
         connector = aiohttp.TCPConnector(limit=0)
-        self._session = aiohttp.ClientSession(headers=headers, connector=connector, read_bufsize=_LARGEST_LINE_BYTES)
+        self._session = aiohttp.ClientSession(
+            headers={**own, **(headers or {})}, connector=connector, read_bufsize=_LARGEST_LINE_BYTES
+        )
 
     @property
     def abilities(self) -> frozenset[Ability]:

@@ -27,7 +27,7 @@ from pointsman.v1 import completion_pb2 as pointsman_dot_v1_dot_completion__pb2
 from pointsman.v1 import rules_pb2 as pointsman_dot_v1_dot_rules__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$pointsman/v1/embedding_service.proto\x12\x0cpointsman.v1\x1a\x19pointsman/v1/answer.proto\x1a\x1dpointsman/v1/completion.proto\x1a\x18pointsman/v1/rules.proto\"\x8f\x03\n\x0c\x45mbedRequest\x12\x1d\n\x06inputs\x18\x01 \x03(\tB\r\xca\xf3\x18\t\x08\x01\x30\x80\x10j\x02\x10\x01\x12\x30\n\ndeployment\x18\x02 \x01(\tB\x1c\xca\xf3\x18\x18\x18@\"\x14[a-z0-9][a-z0-9._-]*\x12/\n\ndimensions\x18\x03 \x01(\x05\x42\x16\xca\xf3\x18\x12\x39\x00\x00\x00\x00\x00\x00\xf0?A\x00\x00\x00\x00\x00\x00\xf0@H\x00\x88\x01\x01\x12\x35\n\x0b\x63onstraints\x18\x04 \x01(\x0b\x32 .pointsman.v1.RoutingConstraints\x12>\n\x06labels\x18\x05 \x03(\x0b\x32&.pointsman.v1.EmbedRequest.LabelsEntryB\x06\xca\xf3\x18\x02\x30 \x12\x19\n\x08\x65nd_user\x18\x06 \x01(\tB\x07\xca\xf3\x18\x03\x18\x80\x02\x12-\n\nrequest_id\x18\x07 \x01(\tB\x19\xca\xf3\x18\x15\x18\x80\x01\"\x10[A-Za-z0-9_.:-]*\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\r\n\x0b_dimensions\"\x1b\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\x9d\x01\n\rEmbedResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12+\n\nembeddings\x18\x02 \x03(\x0b\x32\x17.pointsman.v1.Embedding\x12\"\n\x05usage\x18\x03 \x01(\x0b\x32\x13.pointsman.v1.Usage\x12\'\n\x08\x61ttempts\x18\x04 \x03(\x0b\x32\x15.pointsman.v1.Attempt2T\n\x10\x45mbeddingService\x12@\n\x05\x45mbed\x12\x1a.pointsman.v1.EmbedRequest\x1a\x1b.pointsman.v1.EmbedResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$pointsman/v1/embedding_service.proto\x12\x0cpointsman.v1\x1a\x19pointsman/v1/answer.proto\x1a\x1dpointsman/v1/completion.proto\x1a\x18pointsman/v1/rules.proto\"\x8f\x03\n\x0c\x45mbedRequest\x12\x1d\n\x06inputs\x18\x01 \x03(\tB\r\xca\xf3\x18\t\x08\x01\x30\x80\x10j\x02\x10\x01\x12\x30\n\ndeployment\x18\x02 \x01(\tB\x1c\xca\xf3\x18\x18\x18@\"\x14[a-z0-9][a-z0-9._-]*\x12/\n\ndimensions\x18\x03 \x01(\x05\x42\x16\xca\xf3\x18\x12\x39\x00\x00\x00\x00\x00\x00\xf0?A\x00\x00\x00\x00\x00\x00\xf0@H\x00\x88\x01\x01\x12\x35\n\x0b\x63onstraints\x18\x04 \x01(\x0b\x32 .pointsman.v1.RoutingConstraints\x12>\n\x06labels\x18\x05 \x03(\x0b\x32&.pointsman.v1.EmbedRequest.LabelsEntryB\x06\xca\xf3\x18\x02\x30 \x12\x19\n\x08\x65nd_user\x18\x06 \x01(\tB\x07\xca\xf3\x18\x03\x18\x80\x02\x12-\n\nrequest_id\x18\x07 \x01(\tB\x19\xca\xf3\x18\x15\x18\x80\x01\"\x10[A-Za-z0-9_.:-]*\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\r\n\x0b_dimensions\"\x1b\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02\"\xca\x01\n\rEmbedResponse\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12+\n\nembeddings\x18\x02 \x03(\x0b\x32\x17.pointsman.v1.Embedding\x12\"\n\x05usage\x18\x03 \x01(\x0b\x32\x13.pointsman.v1.Usage\x12\'\n\x08\x61ttempts\x18\x04 \x03(\x0b\x32\x15.pointsman.v1.Attempt\x12+\n\nredactions\x18\x05 \x03(\x0b\x32\x17.pointsman.v1.Redaction2T\n\x10\x45mbeddingService\x12@\n\x05\x45mbed\x12\x1a.pointsman.v1.EmbedRequest\x1a\x1b.pointsman.v1.EmbedResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -55,7 +55,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EMBEDDING']._serialized_start=540
   _globals['_EMBEDDING']._serialized_end=567
   _globals['_EMBEDRESPONSE']._serialized_start=570
-  _globals['_EMBEDRESPONSE']._serialized_end=727
-  _globals['_EMBEDDINGSERVICE']._serialized_start=729
-  _globals['_EMBEDDINGSERVICE']._serialized_end=813
+  _globals['_EMBEDRESPONSE']._serialized_end=772
+  _globals['_EMBEDDINGSERVICE']._serialized_start=774
+  _globals['_EMBEDDINGSERVICE']._serialized_end=858
 # @@protoc_insertion_point(module_scope)

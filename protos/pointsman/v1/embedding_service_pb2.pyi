@@ -110,6 +110,7 @@ class EmbedResponse(google.protobuf.message.Message):
     EMBEDDINGS_FIELD_NUMBER: builtins.int
     USAGE_FIELD_NUMBER: builtins.int
     ATTEMPTS_FIELD_NUMBER: builtins.int
+    REDACTIONS_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """Id of the request."""
     @property
@@ -124,6 +125,10 @@ class EmbedResponse(google.protobuf.message.Message):
     def attempts(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[pointsman.v1.answer_pb2.Attempt]:
         """All attempts in order."""
 
+    @property
+    def redactions(self) -> google.protobuf.internal.containers.RepeatedCompositeFieldContainer[pointsman.v1.answer_pb2.Redaction]:
+        """Sensitive data that was found in the inputs."""
+
     def __init__(
         self,
         *,
@@ -131,8 +136,9 @@ class EmbedResponse(google.protobuf.message.Message):
         embeddings: collections.abc.Iterable[global___Embedding] | None = ...,
         usage: pointsman.v1.answer_pb2.Usage | None = ...,
         attempts: collections.abc.Iterable[pointsman.v1.answer_pb2.Attempt] | None = ...,
+        redactions: collections.abc.Iterable[pointsman.v1.answer_pb2.Redaction] | None = ...,
     ) -> None: ...
     def HasField(self, field_name: typing.Literal["usage", b"usage"]) -> builtins.bool: ...
-    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "embeddings", b"embeddings", "request_id", b"request_id", "usage", b"usage"]) -> None: ...
+    def ClearField(self, field_name: typing.Literal["attempts", b"attempts", "embeddings", b"embeddings", "redactions", b"redactions", "request_id", b"request_id", "usage", b"usage"]) -> None: ...
 
 global___EmbedResponse = EmbedResponse

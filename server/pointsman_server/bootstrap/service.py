@@ -21,6 +21,7 @@ from pointsman_server.adapters.tokenizers.tiktoken_counter import TiktokenCounte
 from pointsman_server.adapters.webhook import AlertWebhook
 from pointsman_server.bootstrap.books import Books
 from pointsman_server.bootstrap.callers import announce_callers, build_authenticator, certificates_of
+from pointsman_server.bootstrap.guards import build_guards
 from pointsman_server.bootstrap.identity import RandomIds, SystemClock
 from pointsman_server.bootstrap.logs import lost_lines
 from pointsman_server.bootstrap.pipeline import build_embeddings, build_memory, build_pipeline
@@ -33,6 +34,7 @@ from pointsman_server.domain.catalog import Snapshot
 from pointsman_server.domain.ledger import BudgetAlert
 from pointsman_server.domain.record import PolicyRecord
 from pointsman_server.execution.governing import Governing
+from pointsman_server.execution.guarding import Guards
 from pointsman_server.execution.pipeline import Memory
 from pointsman_server.execution.policies import CompiledPolicy, PolicyKeeper
 from pointsman_server.execution.policy_desk import PolicyDesk
@@ -83,7 +85,7 @@ class Service:
         self._wire = HttpWire()
         self._adapters = AdapterBook(self._wire)
         self._webhook = AlertWebhook(self._wire, lambda: self._policies.current.governance.webhook, self._clock)
-        self._books = Books(settings, self._clock, self._ids, self._on_alert)
+        self._books = Books(settings, self._clock, self._ids, self._on_alert, has_neighbours=worker > 0)
         self._workshop = PolicyWorkshop(
             snapshot.source,
             os.environ if environ is None else environ,
@@ -96,7 +98,12 @@ class Service:
         recording = Recording(self._books.traces, outcome_of, self._clock)
         self._observed = observe(lambda: self._policies.current, self._clock, version("pointsman"), others=(recording,))
         self._canary = CanaryWatch(
-            self._observed.telemetry, self._policies, self._clock, self._books.store, self._books.control
+            self._observed.telemetry,
+            self._policies,
+            self._clock,
+            self._books.store,
+            self._books.control,
+            self._books.tallies,
         )
         self._shadow = ShadowLog(self._state.decisions, self._policies)
         self._observed.metrics.watch_dropped("logs", lost_lines)
@@ -107,6 +114,7 @@ class Service:
         )
         self._observed.metrics.watch_dropped("webhooks", lambda: self._webhook.dropped)
         self._observed.metrics.watch_dropped("request_traces", lambda: self._books.traces.dropped)
+        self._observed.metrics.watch_dropped("notes", lambda: self._books.dropped_notes)
         self._authenticator = build_authenticator(
             settings, lambda: self._books.control.current, lambda: self._policies.current, self._clock
         )
@@ -135,13 +143,16 @@ class Service:
         governing = await self._books.open()
         await self._watch.open()
         gc.freeze()  # what is loaded by now stays; looking through it again and again would hold up calls
-        memory = build_memory(self._clock, self._state, self._canary, self._shadow)
+        memory = build_memory(
+            self._clock, self._state, self._canary, self._shadow, self._books.notes, self._books.answers
+        )
         self._shared_health = self._build_shared_health(memory)
         self._server = self._build_server(memory, governing)
         self.port = await self._server.start()
         self.admin_port = self._server.ports[-1]
         await self._start_http()
         await self._start_background()
+        self._books.learn_from_others(memory.feedback.learn)
         self._announce()
 
     async def drain(self) -> None:
@@ -176,7 +187,7 @@ class Service:
         _LOG.info("closed")
 
     def _build_server(self, memory: Memory, governing: Governing) -> GrpcServer:
-        settings = self._settings
+        settings, guards = self._settings, build_guards(self._canary)
         pipeline = build_pipeline(
             memory,
             self._adapters,
@@ -187,6 +198,7 @@ class Service:
             self._clock,
             self._ids,
             self._books.recall,
+            guards,
         )
         router = RouterServicer(
             pipeline,
@@ -203,7 +215,7 @@ class Service:
                 router,
                 FeedbackServicer(memory.feedback),
                 self._build_admin(memory),
-                self._build_embedding(memory, governing),
+                self._build_embedding(memory, governing, guards),
             ),
             self._boundary,
             address=str(settings.grpc_address),
@@ -214,7 +226,7 @@ class Service:
             interceptors=self._observed.interceptors,
         )
 
-    def _build_embedding(self, memory: Memory, governing: Governing) -> EmbeddingServicer:
+    def _build_embedding(self, memory: Memory, governing: Governing, guards: Guards) -> EmbeddingServicer:
         pipeline = build_embeddings(
             memory,
             self._adapters,
@@ -224,7 +236,9 @@ class Service:
             TiktokenCounter(),
             self._clock,
             self._ids,
+            guards,
         )
+        self._books.questions.embeddings = pipeline
         timeout_seconds = self._settings.unary_timeout_seconds
         choose, named_calls = self._policies.choose, self._books.named_calls
         return EmbeddingServicer(pipeline, choose, named_calls, self._clock, timeout_seconds=timeout_seconds)

@@ -73,11 +73,13 @@ def _prompt_parts(prompt: str | None) -> Sequence[str | Part]:
     return [sys.stdin.buffer.read().decode().rstrip("\n")]
 
 
-def _names(enum: Any, prefix: str) -> click.Choice[str]:
+def names_of(enum: Any, prefix: str) -> click.Choice[str]:
+    """The values of one of the contract's enums, as people write them."""
     return click.Choice([name.removeprefix(prefix).lower() for name in enum.keys()[1:]])
 
 
-def _label(ctx: click.Context, param: click.Parameter, value: Sequence[str]) -> list[tuple[str, str]]:
+def label_pairs(ctx: click.Context, param: click.Parameter, value: Sequence[str]) -> list[tuple[str, str]]:
+    """A callback of an option that takes KEY=VALUE again and again."""
     pairs = [item.partition("=") for item in value]
     if not all(equals for _, equals, _ in pairs):
         raise click.BadParameter("write it as key=value", ctx, param)
@@ -88,17 +90,17 @@ _OPTIONS: Sequence[Callable[[Any], Any]] = (
     click.argument("prompt", metavar="[PROMPT|-]", required=False),
     click.option("--system", metavar="TEXT", help="Instructions put before the prompt."),
     click.option("--image", metavar="FILE", multiple=True, help="An image that belongs to the prompt; repeatable."),
-    click.option("--tier", type=_names(Tier, "TIER_"), help="The model strength wanted."),
+    click.option("--tier", type=names_of(Tier, "TIER_"), help="The model strength wanted."),
     click.option("--deployment", metavar="NAME", help="Pin a deployment by id or alias."),
     click.option("--quality-bias", type=float, metavar="0…1", help="0: the cheapest acceptable model, 1: the best."),
     click.option("--max-cost-micro-usd", type=int, metavar="N", help="Most the call may cost, in millionths of a $."),
-    click.option("--data-class", type=_names(DataClass, "DATA_CLASS_"), help="How sensitive the data is."),
+    click.option("--data-class", type=names_of(DataClass, "DATA_CLASS_"), help="How sensitive the data is."),
     click.option(
-        "--require", type=_names(Capability, "CAPABILITY_"), multiple=True, help="A capability needed; repeatable."
+        "--require", type=names_of(Capability, "CAPABILITY_"), multiple=True, help="A capability needed; repeatable."
     ),
     click.option("--allow", metavar="NAME", multiple=True, help="Only deployments allowed so; repeatable."),
     click.option("--deny", metavar="NAME", multiple=True, help="A deployment not to use; repeatable."),
-    click.option("--label", metavar="KEY=VALUE", multiple=True, callback=_label, help="A label; repeatable."),
+    click.option("--label", metavar="KEY=VALUE", multiple=True, callback=label_pairs, help="A label; repeatable."),
     *TEMPLATE_OPTIONS,
 )  # fmt: skip
 

@@ -5,19 +5,24 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 import orjson
 
+from pointsman_server.adapters.embedders.sentence_encoder import EncoderMissingError, SentenceEncoder
 from pointsman_server.cli.configuration import ConfigurationError
 from pointsman_server.cli.console import open_console
 from pointsman_server.cli.evaluate_injection import injection
 from pointsman_server.cli.evaluate_sensitive import pii, secrets
 from pointsman_server.cli.evaluation_view import show_confidence, show_recalibration, show_routing, show_tiers
-from pointsman_server.decision.complexity import judge_complexity
+from pointsman_server.decision.complexity import in_doubt, judge_complexity
+from pointsman_server.decision.encoder import ENCODER
 from pointsman_server.decision.learned import judge_name, learned
+from pointsman_server.domain.plan import Complexity
+from pointsman_server.domain.request import CompletionRequest
 from pointsman_server.evaluation.calibration_file import recalibrate as learn
 from pointsman_server.evaluation.judging import read_predictions, write_predictions
 from pointsman_server.evaluation.outcomes import read_outcomes
@@ -87,15 +92,29 @@ def confidence(folder: Path, scores: Path | None, as_json: bool) -> None:
 
 @evaluate.command(short_help="Tiers of labelled requests.")
 @click.argument("file", type=_FILE)
+@click.option("--second-look", is_flag=True, help="Judge as with `second_look: true` in the policy.")
 @click.option("--json", "as_json", is_flag=True, help="Print all figures as JSON.")
-def tiers(file: Path, as_json: bool) -> None:
+def tiers(file: Path, second_look: bool, as_json: bool) -> None:
     """Compare the judged tiers with the labels in FILE: one JSON object a line with id, tier and text."""
     with _usable_files():
-        found = measure_tiers(judge_complexity, read_labelled(file))
+        found = measure_tiers(_judge_twice if second_look else judge_complexity, read_labelled(file))
     if as_json:
         click.echo(orjson.dumps(found, option=orjson.OPT_INDENT_2))
     else:
         show_tiers(open_console(), found)
+
+
+def _judge_twice(request: CompletionRequest) -> Complexity:
+    texts = in_doubt(request)
+    try:
+        return judge_complexity(request, dict(zip(texts, _encoder().encode(texts), strict=True)) if texts else {})
+    except EncoderMissingError as error:
+        raise ConfigurationError(f"--second-look cannot be used: {error}. {ENCODER.remedy}") from error
+
+
+@cache
+def _encoder() -> SentenceEncoder:
+    return SentenceEncoder(ENCODER)
 
 
 @evaluate.command(short_help="Learn from your own outcomes.")

@@ -15,6 +15,7 @@ _COMMANDS = (
     "preflight",
     "route",
     "complete",
+    "embed",
     "feedback",
     "keys",
     "flags",

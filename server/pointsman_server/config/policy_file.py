@@ -34,7 +34,6 @@ from pointsman_server.config.yaml_tree import MAX_BYTES, read_tree
 from pointsman_server.domain.cache import Caching
 from pointsman_server.domain.catalog import Deployment, Model, Snapshot
 from pointsman_server.domain.context import ContextPolicy
-from pointsman_server.domain.governance import Governance
 from pointsman_server.domain.record import PolicyRecord
 from pointsman_server.domain.resilience import Resilience
 from pointsman_server.domain.trace_policy import TracePolicy
@@ -179,15 +178,15 @@ def _read_policy(
     snapshot, calibration = with_routing(snapshot, section.at("routing"), kept_calibration)
     webhook = section.optional("alerts", lambda spot: read_alerts(spot, environ), None)
     snapshot = replace(snapshot, governance=replace(read_governance(section, snapshot), webhook=webhook))
-    snapshot = replace(snapshot, caching=_caching(section, snapshot.governance))
+    snapshot = replace(snapshot, caching=_caching(section, snapshot))
     _warn_about_unused(section, snapshot, providers, models)
     return replace(_versioned(snapshot, providers, today), calibration=calibration)
 
 
-def _caching(section: Section, governance: Governance) -> Caching:
-    caching = section.optional("cache", read_caching, Caching())
+def _caching(section: Section, snapshot: Snapshot) -> Caching:
+    caching = section.optional("cache", lambda spot: read_caching(spot, snapshot.deployments), Caching())
     if spot := section.at("cache"):
-        warn_about_strangers(spot, caching, governance)
+        warn_about_strangers(spot, caching, snapshot.governance)
     return caching
 
 

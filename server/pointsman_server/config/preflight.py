@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, date, datetime, timedelta
 from enum import Enum
+from importlib.metadata import PackageNotFoundError, version
 
 from pointsman_server.config.base_url import Reach
 from pointsman_server.config.exposure import exposure_problems, needs_callers
@@ -15,6 +16,7 @@ from pointsman_server.config.policy_file import LoadedPolicy, load_policy
 from pointsman_server.config.probes import port_fault, reach
 from pointsman_server.config.problems import PolicyError
 from pointsman_server.config.settings import Address, Settings, SettingsError
+from pointsman_server.decision.encoder import ENCODER
 from pointsman_server.domain.catalog import Deployment, Model, Provider, Snapshot
 from pointsman_server.domain.ports import TokenCounter
 from pointsman_server.domain.request import Tier
@@ -159,10 +161,24 @@ def _policy_checks(policy: LoadedPolicy) -> Iterator[Check]:
     for provider in snapshot.providers.values():
         yield _key_check(provider)
     yield _usable_check(snapshot)
+    if snapshot.second_look:
+        yield _second_look_check()
     for tier in Tier:
         yield _tier_check(snapshot, tier)
     for model in _models(snapshot).values():
         yield _price_check(model, _is_local(policy, model))
+
+
+def _second_look_check() -> Check:
+    try:
+        found = version(ENCODER.package)
+    except PackageNotFoundError:
+        found = ""
+    if found == ENCODER.version:
+        return Check("second_look", Status.OK, f"requests in doubt are looked at again with {ENCODER.package} {found}")
+    have = f"version {found} is installed" if found else "it is not installed"
+    message = f"the policy wants a second look, which needs {ENCODER.package} {ENCODER.version}; {have}"
+    return Check("second_look", Status.FAIL, message, ENCODER.remedy)
 
 
 def _models(snapshot: Snapshot) -> dict[str, Model]:

@@ -33,6 +33,7 @@ ROUTING_KEYS: Keys = {
     "fresh_facts": "fresh_facts: prefer_search",
     "first_token_weight": "first_token_weight: 0.02",
     "learn_from_feedback": "learn_from_feedback: true",
+    "second_look": "second_look: true",
     "calibration": "calibration: calibration.json",
     "embedding": "embedding: text-embedding-3-small",
     "rules": "rules: [{name: research, when: {labels: {agent: [research]}}, tier: advanced}]",
@@ -92,6 +93,7 @@ def _with_section(snapshot: Snapshot, routing: Section) -> Snapshot:
             routing.optional("first_token_weight", weight, Decimal(str(snapshot.first_token_weight)))
         ),
         learn_from_feedback=routing.optional("learn_from_feedback", switch, snapshot.learn_from_feedback),
+        second_look=routing.optional("second_look", switch, snapshot.second_look),
         rules=routing.optional("rules", lambda value: _read_rules(value, snapshot), ()),
         embedding_model=_read_embedding_model(routing, snapshot),
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 from pointsman_server.decision.ask import words_of
-from pointsman_server.decision.learned import shipped_judge
+from pointsman_server.decision.learned import shipped_judge, shipped_second_look
+from pointsman_server.domain.embedder import Vector
 from pointsman_server.domain.message import Message, Role
 from pointsman_server.domain.plan import Complexity, Factor
 from pointsman_server.domain.request import CompletionRequest, ReasoningEffort, Tier
@@ -15,14 +17,36 @@ _FOLLOW_UP_WORDS, _FOLLOW_UP_CHARS = 4, 60
 
 _TIERS = len(Tier)
 
+NO_MEANINGS: Mapping[str, Vector] = {}
 
-def judge_complexity(request: CompletionRequest) -> Complexity:
-    """Score, tier, task and factors of this request. Time is bounded whatever the length of the text."""
+
+def judge_complexity(request: CompletionRequest, meanings: Mapping[str, Vector] = NO_MEANINGS) -> Complexity:
+    """Score, tier, task and factors of this request. Time is bounded whatever the length of the text.
+
+    `meanings` are the vectors of what `in_doubt` gave; where one is missing, the words decide alone.
+    """
     texts = _user_texts(request.messages)
-    judged = shipped_judge().judge(*_ask_of(texts, request.messages))
+    judged = _judged(*_ask_of(texts, request.messages), meanings)
     if len(texts) > 1 and _is_follow_up(texts[-1].strip()):
-        judged = _at_least(judged, shipped_judge().judge(texts[-2]), "follow_up")
+        judged = _at_least(judged, _judged(texts[-2], "", meanings), "follow_up")
     return _for_effort(judged, request.generation.reasoning_effort)
+
+
+def in_doubt(request: CompletionRequest) -> tuple[str, ...]:
+    """The texts of bounded length that a second look reads, where the words of the request leave its tier in doubt."""
+    texts = _user_texts(request.messages)
+    found = shipped_judge().in_doubt(*_ask_of(texts, request.messages))
+    if len(texts) > 1 and _is_follow_up(texts[-1].strip()):
+        found += shipped_judge().in_doubt(texts[-2])
+    return tuple(dict.fromkeys(found))
+
+
+def _judged(text: str, background: str, meanings: Mapping[str, Vector]) -> Complexity:
+    judge = shipped_judge()
+    vectors = [meanings.get(one, b"") for one in judge.in_doubt(text, background)] if meanings else []
+    if not vectors or not all(vectors):
+        return judge.judge(text, background)
+    return judge.judge_again(text, background, shipped_second_look(), vectors)
 
 
 def _user_texts(messages: tuple[Message, ...]) -> list[str]:

@@ -11,11 +11,11 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import blake2b
 from itertools import chain
 from operator import mul
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pointsman_server.decision import layout
 from pointsman_server.decision.forest import Forest
@@ -23,11 +23,15 @@ from pointsman_server.decision.freshness import needs_fresh_facts
 from pointsman_server.decision.outcome_features import HEAD_CHARS, TAIL_CHARS, outcome_features
 from pointsman_server.decision.quality import log_odds
 from pointsman_server.decision.remembered import Remembered
-from pointsman_server.decision.rubric import Probabilities, Rubric
+from pointsman_server.decision.rubric import Probabilities, Rubric, evidence_of
 from pointsman_server.decision.tasks import Tasks
-from pointsman_server.decision.wording import Wording
+from pointsman_server.decision.wording import Heard, Reading, Sentence, Wording
+from pointsman_server.domain.embedder import Vector
 from pointsman_server.domain.plan import Complexity, Factor, TaskType
 from pointsman_server.domain.request import Tier
+
+if TYPE_CHECKING:
+    from pointsman_server.decision.second_look import SecondLook
 
 CHEAP_QUALITY, STRONG_QUALITY = 0.62, 0.88
 """The `quality` of a model that does as well as the cheap and as the strong panel of the recorded outcomes."""
@@ -38,6 +42,12 @@ Set by hand: at a medium request a model's chance is its `quality`."""
 
 UNSURE_BELOW = 0.55
 """With no tier more probable than this, the factors say so."""
+
+LOOKED_AT_AGAIN_BELOW = 0.8
+"""With no tier more probable than this, a second look is worth its time."""
+
+LOOKED_AT_ASK_CHARS, LOOKED_AT_CHARS = (250, 250), (150, 250)
+"""So many characters of the beginning and of the end are read, of what asks and of the whole text."""
 
 MOST_TASK_WORDS = 60
 """Words by which the task is told, those of the likeliest ask first."""
@@ -128,26 +138,62 @@ class Judge:
             self._judged.keep(key, judged)
         return judged
 
+    def in_doubt(self, text: str, background: str = "") -> tuple[str, ...]:
+        """The texts that a second look reads, see `looked_at`; none where the words leave no doubt of the tier."""
+        if max(self.judge(text, background).tier_probabilities) >= LOOKED_AT_AGAIN_BELOW:
+            return ()
+        text, heard = self._hear(text, background)
+        return looked_at(text, self.wording.read(heard).kept)
+
+    def judge_again(self, text: str, background: str, look: SecondLook, meanings: Sequence[Vector]) -> Complexity:
+        """The judgement by words and by the meanings of what `in_doubt` gave; how far they moved it is a factor."""
+        by_words = self.judge(text, background)
+        text, heard = self._hear(text, background)
+        reading = self.wording.read(heard)
+        probabilities = look.judge(evidence_of(reading, heard.sentences), meanings)
+        judged = self._judgement(text, heard.sentences, reading, probabilities)
+        moved = _expected(probabilities) - _expected(by_words.tier_probabilities)
+        return replace(judged, factors=(*judged.factors, Factor("second_look", moved)))
+
     def forget(self) -> None:
         """Forgets what was judged and read before: judging a text then takes as long as if it had never been seen."""
         self._judged.forget()
         self.wording.forget()
 
     def _judge(self, text: str, background: str) -> Complexity:
+        text, heard = self._hear(text, background)
+        if not heard.sentences:
+            return _nothing_asked()
+        reading = self.wording.read(heard)
+        return self._judgement(text, heard.sentences, reading, self.rubric.judge(reading, heard.sentences))
+
+    def _hear(self, text: str, background: str) -> tuple[str, Heard]:
         heard = self.wording.hear(text)
         if background and not heard.asks_clearly:
             text = f"{background}\n\n{text}"
             heard = self.wording.hear(text)
-        sentences = heard.sentences
-        if not sentences:
-            return _nothing_asked()
-        reading = self.wording.read(heard)
-        probabilities = self.rubric.judge(reading, sentences)
+        return text, heard
+
+    def _judgement(
+        self, text: str, sentences: Sequence[Sentence], reading: Reading, probabilities: Probabilities
+    ) -> Complexity:
         asking = [sentences[reading.top], *[sentences[place] for place in reading.kept if place != reading.top]]
         task = self.tasks.judge(list(chain.from_iterable([one.stems for one in asking]))[:MOST_TASK_WORDS])
         words = list(chain.from_iterable([one.words for one in asking]))[:MOST_TASK_WORDS]
         fresh = needs_fresh_facts(words, task)
         return _complexity(probabilities, self.outcomes.judge(text), task, fresh)
+
+
+def looked_at(text: str, asking: Sequence[int]) -> tuple[str, str]:
+    """What a second look reads of a text: the segments at these places, which ask, and beginning and end of it all."""
+    segments = layout.lay_out(text).segments
+    ask = " ".join([segments[place].strip() for place in asking])
+    return _ends(ask, *LOOKED_AT_ASK_CHARS), _ends(text, *LOOKED_AT_CHARS)
+
+
+def _ends(text: str, head: int, tail: int) -> str:
+    """In one line: an encoder reads that the same, and a request that does nothing but ask is read once."""
+    return " ".join((text if len(text) <= head + tail else f"{text[:head]} {text[-tail:]}").split())
 
 
 def _digest(text: str, background: str) -> bytes:
@@ -163,12 +209,12 @@ def _head_and_tail(text: str) -> str:
 def _complexity(probabilities: Probabilities, outcome: Outcome, task: TaskType, needs_fresh_facts: bool) -> Complexity:
     most = max(probabilities)
     band = probabilities.index(most)
-    expected = probabilities[1] + 2.0 * probabilities[2]
-    from_wording = min(max((expected - band + 1.0) / 2.0, 0.0), 1.0)
+    expected = _expected(probabilities)
+    from_wording = min(max((2.0 * expected - band + 1.0) / 2.0, 0.0), 1.0)
     by_rubric = (band + 0.005 + 0.99 * from_wording) / _BANDS
     difficulty, discrimination = _item(probabilities, outcome)
     factors = [
-        Factor("wording", expected / 2.0),
+        Factor("wording", expected),
         Factor("need_of_strong_model", outcome.need),
         Factor("familiar", outcome.familiar),
     ]
@@ -184,6 +230,11 @@ def _complexity(probabilities: Probabilities, outcome: Outcome, task: TaskType, 
         difficulty=difficulty,
         discrimination=discrimination,
     )
+
+
+def _expected(probabilities: Probabilities) -> float:
+    """Between the tiers, 0 for simple and 1 for complex."""
+    return (probabilities[1] + 2.0 * probabilities[2]) / 2.0
 
 
 def _item(probabilities: Probabilities, outcome: Outcome) -> tuple[float, float]:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
@@ -14,7 +14,11 @@ from pointsman_server.decision.dial import Judged
 from pointsman_server.decision.judge import Judge
 from pointsman_server.domain.request import Tier
 
+if TYPE_CHECKING:
+    from pointsman_server.decision.second_look import SecondLook
+
 DATA = "data/judge.json"
+SECOND_LOOK_DATA = "data/second_look.json"
 
 
 @cache
@@ -46,3 +50,11 @@ def calibration_set() -> Sequence[Judged]:
 def shipped_judge() -> Judge:
     """The judge that ships with the package."""
     return Judge.load(learned())
+
+
+@cache
+def shipped_second_look() -> SecondLook:
+    """The second look that ships with the package; the encoder it reads with does not."""
+    from pointsman_server.decision.second_look import SecondLook  # needs numpy, for which nobody else is to wait
+
+    return SecondLook.load(orjson.loads((files("pointsman_server") / SECOND_LOOK_DATA).read_bytes()))

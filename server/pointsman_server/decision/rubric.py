@@ -58,12 +58,25 @@ class Rubric:
 
     def judge(self, reading: Reading, segments: Sequence[Counted]) -> Probabilities:
         """How probable each tier is."""
-        counts = request_counts(segments, reading.kept, reading.top, reading.certainty)
-        totals = self._network(*reading.asking, *reading.likeliest, *reading.everything, *counts)
-        most = max(totals)
-        simple, medium, complex_ = [math.exp(total - most) for total in totals]
-        whole = simple + medium + complex_
-        return simple / whole, medium / whole, complex_ / whole
+        return self.weigh(evidence_of(reading, segments))
+
+    def weigh(self, evidence: Sequence[float]) -> Probabilities:
+        """How probable each tier is by this evidence; see `evidence_of`."""
+        return probabilities_of(self._network(*evidence))
+
+
+def evidence_of(reading: Reading, segments: Sequence[Counted]) -> tuple[float, ...]:
+    """What the network weighs: the logits of the three views, and what is counted of the request."""
+    counts = request_counts(segments, reading.kept, reading.top, reading.certainty)
+    return *reading.asking, *reading.likeliest, *reading.everything, *counts
+
+
+def probabilities_of(totals: Sequence[float]) -> Probabilities:
+    """From the totals of the three tiers."""
+    most = max(totals)
+    simple, medium, complex_ = [math.exp(total - most) for total in totals]
+    whole = simple + medium + complex_
+    return simple / whole, medium / whole, complex_ / whole
 
 
 def request_counts(segments: Sequence[Counted], kept: Sequence[int], top: int, certainty: float) -> tuple[float, ...]:

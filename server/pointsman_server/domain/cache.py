@@ -22,6 +22,13 @@ class CacheOutcome(Enum):
     BYPASS = "bypass"
 
 
+class QuestionEmbedder(Enum):
+    """What makes the vectors of questions: the process itself, or a model, as for the callers of EmbeddingService."""
+
+    LOCAL = "local"
+    SERVICE = "service"
+
+
 HITS = frozenset({CacheOutcome.HIT_EXACT, CacheOutcome.HIT_SEMANTIC})
 
 
@@ -29,7 +36,7 @@ HITS = frozenset({CacheOutcome.HIT_EXACT, CacheOutcome.HIT_SEMANTIC})
 class CachePolicy:
     """How one tenant's calls use the cache. With `allow_requests` a request may use it more than `mode` says.
 
-    `per_end_user` keeps the end users of a tenant apart.
+    `per_end_user` keeps the end users of a tenant apart; `embedder` makes the vectors of questions.
     """
 
     mode: CacheMode = CacheMode.OFF
@@ -40,6 +47,7 @@ class CachePolicy:
     entries_per_tenant: int = 100
     largest_answer_bytes: int = 65_536
     per_end_user: bool = False
+    embedder: QuestionEmbedder = QuestionEmbedder.LOCAL
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,8 @@ class Call:
     request_digest: bytes = b""
     """What the request says, as a hash: two calls with the same digest ask the same."""
     tenant: str = ""
+    caller: str = ""
+    """Who calls: the id of an API key, or the name in a certificate."""
     peer: str = ""
     """The network address that the call comes from."""
     guarded: Guarded = UNGUARDED
@@ -130,6 +132,10 @@ class Decision:
     plan: RoutePlan
     latency_seconds: float
     template: str = ""
+
+    def __hash__(self) -> int:
+        """Of the name alone: it says which decision this is, and the plan is large."""
+        return hash(self.id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,9 @@ class Dialect(Enum):
         """Whether vectors can be asked for in this language; Anthropic makes none."""
         return self not in (Dialect.ANTHROPIC_MESSAGES, Dialect.LOCAL_KNOWLEDGE)
 
+    # Members are unique. The hash of `Enum` is a step of Python, and these are looked up for every candidate.
+    __hash__ = object.__hash__
+
 
 @dataclass(frozen=True, slots=True)
 class Secret:
@@ -261,6 +264,8 @@ class Snapshot:
     first_token_weight: float = 0.02
     """What a second until the first token is worth, as a share of what the strongest model would cost."""
     learn_from_feedback: bool = True
+    second_look: bool = False
+    """Whether the meaning of requests is looked at where their words leave the tier in doubt."""
     resilience: Resilience = field(default_factory=Resilience)
     context: ContextPolicy = field(default_factory=ContextPolicy)
     governance: Governance = field(default_factory=Governance)

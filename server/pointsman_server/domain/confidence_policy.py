@@ -18,6 +18,10 @@ class ConfidencePolicy:
     cross_check_with: str = ""
     cross_check_labels: tuple[tuple[str, str], ...] = ()
 
+    def asks_others(self, labels: Mapping[str, str]) -> bool:
+        """Whether anybody may be asked about the answers of calls with these labels."""
+        return self.escalate_below is not None or self.cross_checks(labels)
+
     def cross_checks(self, labels: Mapping[str, str]) -> bool:
         """Whether the answers of calls with these labels are compared."""
         if not self.cross_check_with:

@@ -30,6 +30,9 @@ class Tokenizer(Enum):
     SENTENCEPIECE_32K = "sentencepiece_32k"
     OTHER = "other"
 
+    # Members are unique. The hash of `Enum` is a step of Python, and these are looked up for every candidate.
+    __hash__ = object.__hash__
+
 
 class Correction(NamedTuple):
     """A text has about `factor` times the tokens that o200k_base makes of it, and rarely more than `most` times."""

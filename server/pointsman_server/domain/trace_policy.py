@@ -25,3 +25,8 @@ class TracePolicy:
     sample: float = 1.0
     retention_days: int = 7
     most_text_characters: int = 10_000
+
+    @property
+    def records_all(self) -> bool:
+        """Whether every call is recorded."""
+        return self.mode is not TraceMode.OFF and self.sample >= 1.0

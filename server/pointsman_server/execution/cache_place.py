@@ -37,21 +37,20 @@ class Place:
 
 
 class Surveyor:
-    """Finds places. All processes that share a cache have the same `salt`; `embedder` names what makes the vectors."""
+    """Finds places. All processes that share a cache have the same `salt`."""
 
-    def __init__(self, salt: bytes, embedder: str) -> None:
+    def __init__(self, salt: bytes) -> None:
         self._salt = salt
-        self._embedder = embedder
 
-    def place_of(self, call: Call, policy: CachePolicy) -> Place:
-        """The place of this call."""
+    def place_of(self, call: Call, policy: CachePolicy, embedder: str) -> Place:
+        """The place of this call; `embedder` names what makes the vectors."""
         request = call.request
         *earlier, last = request.messages
         question = _question(last)
         settings = {name: getattr(request, name) for name in _SETTINGS}
         says = {label for rule in call.snapshot.rules for label in rule.when.labels}
         partition = self._hash(
-            self._embedder,
+            embedder,
             call.tenant,
             call.snapshot.version,
             settings,

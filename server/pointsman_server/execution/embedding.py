@@ -24,6 +24,7 @@ from pointsman_server.execution.guarding import Guards
 from pointsman_server.execution.pipeline import Memory
 from pointsman_server.execution.sizing import size_texts
 from pointsman_server.execution.text_guarding import guard_texts
+from pointsman_server.execution.watching import watching
 
 
 class EmbeddingPipeline:
@@ -56,18 +57,21 @@ class EmbeddingPipeline:
 
         Raises what a completion raises, of which `AttemptsFailed` tells of the batch that failed.
         """
-        watch = self._telemetry.call(call, Operation.EMBED)
-        try:
+        with watching(self._telemetry, call, Operation.EMBED) as watch:
             await self._governing.admit(call, answers=True)
-            call, wanted = await guard_texts(self._guards, call, _wanted(call))
-            decision, plan = await self._decide(call, wanted)
-            watch.decided(decision)
-            completion = await self._answer(call, wanted, decision, plan, watch)
-            watch.completed(completion)
-            return completion
-        except BaseException as error:
-            watch.failed(error)
-            raise
+            return await self._made(*await guard_texts(self._guards, call, _wanted(call)), watch)
+
+    async def embed_for(self, call: Call) -> Completion:
+        """The same on behalf of a call that was let in and guarded already; raises no less."""
+        with watching(self._telemetry, call, Operation.EMBED) as watch:
+            return await self._made(call, _wanted(call), watch)
+
+    async def _made(self, call: Call, wanted: EmbeddingInput, watch: CallWatch) -> Completion:
+        decision, plan = await self._decide(call, wanted)
+        watch.decided(decision)
+        completion = await self._answer(call, wanted, decision, plan, watch)
+        watch.completed(completion)
+        return completion
 
     async def _decide(self, call: Call, wanted: EmbeddingInput) -> tuple[Decision, EmbeddingPlan]:
         started_at = self._clock.monotonic()
@@ -133,4 +137,5 @@ def _settle(
         cost_micro_usd=sum(one.cost_micro_usd for one in attempts),
         attempts=tuple(attempts),
         warnings=(),
+        redactions=call.guarded.redactions,
     )

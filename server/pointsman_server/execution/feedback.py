@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
 
 from pointsman_server.domain.errors import RequestNotFound
 from pointsman_server.domain.experience import NO_EXPERIENCE, NO_VERDICTS, PRIOR_VERDICTS, Experience, Lesson, Verdicts
@@ -12,6 +11,7 @@ from pointsman_server.domain.plan import TaskType
 from pointsman_server.domain.ports import Clock, VerdictLog
 from pointsman_server.domain.request import Tier
 from pointsman_server.domain.verdict import Verdict
+from pointsman_server.execution.shared_answers import Answers, OwnAnswers
 
 HALF_LIFE_SECONDS = 30 * 86_400.0
 """After a month a verdict counts half: models, prompts and tastes change."""
@@ -31,11 +31,6 @@ _TASKS = {task.value: task for task in TaskType}
 
 _Kind = tuple[TaskType, Tier]
 """Task and band: what requests have in common that teach about each other. Below it come model id and tenant."""
-
-
-class _Answer(NamedTuple):
-    tenant: str
-    lesson: Lesson
 
 
 class _Cell:
@@ -69,12 +64,13 @@ class _Cell:
 
 
 class FeedbackBook:
-    """Learns from verdicts; shows the decision what was learned."""
+    """Learns from verdicts; shows the decision what was learned. `elsewhere` are the answers of other processes."""
 
-    def __init__(self, clock: Clock, log: VerdictLog) -> None:
+    def __init__(self, clock: Clock, log: VerdictLog, elsewhere: Answers | None = None) -> None:
         self._clock = clock
         self._log = log
-        self._answers: OrderedDict[str, _Answer] = OrderedDict()
+        self._elsewhere = elsewhere or OwnAnswers()
+        self._answers: OrderedDict[tuple[str, str], Lesson] = OrderedDict()
         self._given: OrderedDict[tuple[str, str], Verdict] = OrderedDict()
         self._cells: dict[_Kind, dict[str, dict[str, _Cell]]] = {}
         self._shown: dict[_Kind, Experience] = {}
@@ -85,24 +81,40 @@ class FeedbackBook:
         for verdict in verdicts:
             self._enter(verdict)
 
-    def answered(self, request_id: str, tenant: str, lesson: Lesson) -> None:
-        """An answer was given, which may be judged later."""
-        self._answers[request_id] = _Answer(tenant, lesson)
-        if len(self._answers) > MOST_ANSWERS:
-            self._answers.popitem(last=False)
+    def answered(self, request_id: str, tenant: str, lesson: Lesson, *, is_recorded: bool = False) -> None:
+        """An answer was given, which may be judged later; `is_recorded` says that its call is kept with its account."""
+        self._remember(request_id, tenant, lesson)
+        if not is_recorded:
+            self._elsewhere.keep(request_id, tenant, lesson)
+
+    async def look_up(self, request_id: str, tenant: str) -> None:
+        """Learns of the answer if another process gave it. Raises `StoreUnavailableError`."""
+        if (tenant, request_id) in self._answers:
+            return
+        lesson = await self._elsewhere.find(request_id, tenant)
+        if lesson is not None:
+            self._remember(request_id, tenant, lesson)
 
     def judge(self, request_id: str, tenant: str, score: float, label: str) -> None:
         """A caller's verdict; a second one replaces the first. A label that names a task type overrules the judged one.
 
         Raises `RequestNotFound` when no such answer is remembered for this tenant.
         """
-        answer = self._answers.get(request_id)
-        if answer is None or answer.tenant != tenant:
+        lesson = self._answers.get((tenant, request_id))
+        if lesson is None:
             raise RequestNotFound
-        lesson = answer.lesson._replace(task=_TASKS.get(label, answer.lesson.task))
+        lesson = lesson._replace(task=_TASKS.get(label, lesson.task))
         verdict = Verdict(request_id, tenant, lesson, score, self._clock.now())
         self._enter(verdict)
         self._log.append(verdict)
+        self._elsewhere.tell(verdict)
+
+    def learn(self, verdicts: Iterable[Verdict]) -> None:
+        """Takes in verdicts that other processes were told; what is known already, or was replaced, changes nothing."""
+        for verdict in verdicts:
+            known = self._given.get((verdict.tenant, verdict.request_id))
+            if known is None or known.given_at < verdict.given_at:
+                self._enter(verdict)
 
     def experience(self, task: TaskType, band: Tier) -> Experience:
         """What the verdicts on requests of this kind taught so far."""
@@ -116,6 +128,11 @@ class FeedbackBook:
         """What of this tenant's verdicts on this lesson is beyond the bound under which they teach the decision."""
         cell = self._cells.get((lesson.task, lesson.band), {}).get(lesson.model_id, {}).get(tenant)
         return NO_VERDICTS if cell is None else cell.beyond_bound(self._clock.now())
+
+    def _remember(self, request_id: str, tenant: str, lesson: Lesson) -> None:
+        self._answers[tenant, request_id] = lesson
+        if len(self._answers) > MOST_ANSWERS:
+            self._answers.popitem(last=False)
 
     def _enter(self, verdict: Verdict) -> None:
         key = (verdict.tenant, verdict.request_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
@@ -14,6 +15,7 @@ from pointsman_server.domain.plan import Rejection
 from pointsman_server.execution.flags import HEDGING, RECORD_DECISIONS, require_answering, with_flags
 from pointsman_server.execution.limits import Limits, TokenCharge
 from pointsman_server.execution.stopping import (
+    Heeded,
     StreamStops,
     is_stopped,
     kept_providers,
@@ -30,23 +32,26 @@ class Governing:
     `control` is what operators set, as it is now; `changed` is to be told when it changes.
     """
 
-    def __init__(self, control: Callable[[], Control], limits: Limits) -> None:
+    def __init__(self, control: Callable[[], Control], limits: Limits, now: Callable[[], float] = time.time) -> None:
         self._control = control
         self._limits = limits
-        self._stops = StreamStops()
+        self._stops = StreamStops(now)
 
     def changed(self, before: Control, after: Control) -> None:
-        """Ends the streams that a new kill switch stops, where their policy wants that."""
+        """Ends the streams of keys that were revoked and, where their policy wants that, those that a new kill switch
+        stops."""
         self._stops.changed(before, after)
 
     def watched(
         self, events: AsyncGenerator[T, None], call: Call, asking: Callable[[], Collection[str]]
     ) -> AsyncGenerator[T, None]:
-        """The events of a call, until a kill switch ends it; `asking` are the providers that are asked just now."""
-        if not call.snapshot.governance.kill_switch_ends_streams:
+        """The events of a call, until its key or a kill switch ends it; `asking` are the providers that are asked."""
+        control, ends_by_switch = self._control(), call.snapshot.governance.kill_switch_ends_streams
+        key = self._stops.key_of(call.caller, control)
+        if key is None and not ends_by_switch:
             return events
-        kept = kept_providers(call.snapshot)
-        return self._stops.until_stopped(events, self._control(), call.tenant, asking, kept)
+        heeded = Heeded(call.tenant, asking, kept_providers(call.snapshot)) if ends_by_switch else None
+        return self._stops.until_stopped(events, control, heeded, key)
 
     async def admit(self, call: Call, *, answers: bool) -> None:
         """Lets a call in; `answers` says whether it wants more than a decision.

@@ -33,8 +33,9 @@ from pointsman_server.execution.masking import Masker
 from pointsman_server.execution.request_texts import every_text, texts_from_outside, with_texts
 from pointsman_server.execution.restoring import AnswerRestorer, new_findings
 
-ON_LOOP_CHARACTERS = 32_768
-"""New texts up to this size are looked at on the event loop (a few milliseconds); more in a thread."""
+ON_LOOP_CHARACTERS = 8_192
+"""New texts up to this size are looked at on the event loop (most in a millisecond or two, the worst known in twenty);
+more in a thread."""
 
 LOOK_SECONDS, LOOK_SECONDS_PER_CHARACTER = 0.5, 4e-6
 """A guard that takes longer has failed. A million characters of prose take a fiftieth of that, the worst known half."""

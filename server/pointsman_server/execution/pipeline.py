@@ -5,8 +5,8 @@ Prepare → Recall → Decide → Reserve → Dispatch → Settle.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -17,6 +17,7 @@ from pointsman_server.domain.errors import DeadlineExceeded, RouterError, Step
 from pointsman_server.domain.experience import NO_EXPERIENCE, Lesson
 from pointsman_server.domain.facts import Circumstances
 from pointsman_server.domain.health import HealthView
+from pointsman_server.domain.message import Role
 from pointsman_server.domain.plan import Complexity, TokenEstimate
 from pointsman_server.domain.ports import (
     CallWatch,
@@ -43,10 +44,12 @@ from pointsman_server.execution.health import HealthBoard
 from pointsman_server.execution.prepare import count_exactly, count_input, get_ready
 from pointsman_server.execution.prompting import with_template
 from pointsman_server.execution.recall import Recall, Recalled, candidate_of, recalled_completion, replayed
+from pointsman_server.execution.second_look import SecondLooks
 from pointsman_server.execution.second_opinions import SecondOpinions, Standing
 from pointsman_server.execution.sessions import SessionBook
 from pointsman_server.execution.settle import has_gaps, settle
 from pointsman_server.execution.trust import confidence_in
+from pointsman_server.execution.watching import watching
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,9 +80,11 @@ class Pipeline:
         clock: Clock,
         ids: Ids,
         recall: Recall | None = None,
+        second_look: SecondLooks | None = None,
     ) -> None:
         self._dispatcher = dispatcher
         self._judge = judge
+        self._second_look = second_look or SecondLooks()
         self._memory = memory
         self._governing = governing
         self._guards = guards
@@ -93,7 +98,7 @@ class Pipeline:
 
     async def route(self, call: Call) -> Decision:
         """The decision alone: nothing is called, nothing is spent. It can be named by a later call."""
-        with self._watched(call, Operation.ROUTE) as watch:
+        with watching(self._telemetry, call, Operation.ROUTE) as watch:
             call = await self._let_in(call, answers=False)
             decision = await self._decide(call)
             watch.decided(decision)
@@ -102,7 +107,7 @@ class Pipeline:
 
     async def complete(self, call: Call) -> Completion:
         """The whole answer."""
-        with self._watched(call, Operation.COMPLETE) as watch:
+        with watching(self._telemetry, call, Operation.COMPLETE) as watch:
             call = await self._let_in(call, answers=True)
             watch.prepared(call)
             decision, recalled = await self._recall_and_decide(call, watch)
@@ -117,7 +122,7 @@ class Pipeline:
 
         The decision is told with the first piece, so that a call that comes to nothing is an error and nothing else.
         """
-        with self._watched(call, Operation.STREAM_COMPLETE) as watch:
+        with watching(self._telemetry, call, Operation.STREAM_COMPLETE) as watch:
             call = await self._let_in(call, answers=True)
             watch.prepared(call)
             decision, recalled = await self._recall_and_decide(call, watch)
@@ -129,23 +134,15 @@ class Pipeline:
                         yield Decided(decision)
                     yield event
 
-    def policy_of(self, decision_id: str) -> str:
-        """The version of the policy that a decision was made under, "" if it is not known here."""
+    async def policy_of(self, decision_id: str, tenant: str) -> str:
+        """The version of the policy that a decision was made under, "" if it is not known, or not this tenant's."""
+        await self._memory.decisions.look_up(decision_id, tenant)
         return self._memory.decisions.policy_version_of(decision_id)
 
     async def _let_in(self, call: Call, *, answers: bool) -> Call:
         """The call as it may go on: admitted, with its template filled in, and as the guards leave it."""
         await self._governing.admit(call, answers=answers)
         return await self._guards.guard(with_template(call))
-
-    @contextmanager
-    def _watched(self, call: Call, operation: Operation) -> Generator[CallWatch, None, None]:
-        watch = self._telemetry.call(call, operation)
-        try:
-            yield watch
-        except BaseException as error:
-            watch.failed(error)
-            raise
 
     async def _recall_and_decide(self, call: Call, watch: CallWatch) -> tuple[Decision, Recalled]:
         """A cached answer is only given where whoever gave it might give it today, well or not: nobody is asked."""
@@ -173,7 +170,12 @@ class Pipeline:
     async def _decide(self, call: Call, *, asks: bool = True) -> Decision:
         started_at = self._clock.monotonic()
         tokens = await count_input(call, self._counter)
-        circumstances = self._circumstances(call, tokens, asks=asks)
+        if call.request.session_id and _goes_on(call):
+            await self._memory.sessions.look_up(_session_of(call))
+        complexity = self._judge(call.request)
+        if call.snapshot.second_look:
+            complexity = await self._second_look.judge(call.request, complexity)
+        circumstances = self._circumstances(call, tokens, complexity, asks=asks)
         decision_id = self._ids.new("dec")
         try:
             plan = decide(circumstances, call.snapshot)
@@ -185,8 +187,7 @@ class Pipeline:
             raise DeadlineExceeded(Step.DECIDE)
         return Decision(decision_id, plan, self._clock.monotonic() - started_at, circumstances.facts.template)
 
-    def _circumstances(self, call: Call, tokens: TokenEstimate, *, asks: bool) -> Circumstances:
-        complexity = self._judge(call.request)
+    def _circumstances(self, call: Call, tokens: TokenEstimate, complexity: Complexity, *, asks: bool) -> Circumstances:
         experience = NO_EXPERIENCE
         if call.snapshot.learn_from_feedback:
             experience = self._memory.feedback.experience(complexity.task, complexity.tier)
@@ -244,7 +245,8 @@ class Pipeline:
                 except BaseException:
                     reservation.settle(attempts)
                     raise
-                settled = replace(settled, cache=recalled.outcome)
+                if recalled.outcome is not settled.cache:
+                    settled = replace(settled, cache=recalled.outcome)
                 completion = self._guards.told(call, settled, restorer)
                 reservation.settle(completion.attempts, estimated=completion.estimated)
                 used = completion.attempts
@@ -274,7 +276,8 @@ class Pipeline:
         self._learn(call, completion)
 
     def _learn(self, call: Call, completion: Completion) -> None:
-        self._memory.feedback.answered(call.request_id, call.tenant, _lesson_of(completion))
+        recorded = call.snapshot.traces_of(call.tenant).records_all
+        self._memory.feedback.answered(call.request_id, call.tenant, _lesson_of(completion), is_recorded=recorded)
 
     async def _second_opinion(
         self,
@@ -290,7 +293,7 @@ class Pipeline:
 
         What was streamed stands.
         """
-        if stream:
+        if stream or not call.snapshot.confidence.asks_others(call.request.labels):
             return self._judged(call, settled)
         settle, judge = partial(self._settle, call, settled.decision), partial(self._judged, call)
         standing = Standing(call, settled, attempts, watch, reservation, settle, judge)
@@ -304,6 +307,11 @@ class Pipeline:
 def _lesson_of(completion: Completion) -> Lesson:
     complexity = completion.decision.plan.complexity
     return Lesson(completion.answered_by.deployment.model.id, complexity.task, complexity.tier)
+
+
+def _goes_on(call: Call) -> bool:
+    """Whether the conversation had an answer before."""
+    return any(message.role is Role.ASSISTANT for message in call.request.messages)
 
 
 def _session_of(call: Call) -> str:

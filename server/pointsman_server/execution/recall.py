@@ -39,6 +39,9 @@ FRESH_SECONDS = 2.0
 EMBEDDING_SECONDS = 0.5
 """How long a call waits for a vector."""
 
+EmbedderOf = Callable[[Call, CachePolicy], Embedder]
+"""Who makes the vector of a call's question."""
+
 _HARMLESS = frozenset(
     {
         "simulated",
@@ -77,24 +80,25 @@ _BYPASS = Recalled(CacheOutcome.BYPASS)
 
 
 class Recall:
-    """The cache of a process: start → close. Without a store and an embedder it knows nothing.
+    """The cache of a process: start → close. Without a store it knows nothing.
 
-    `salt` goes into the hashes; all processes that share the store have the same.
+    Without an embedder only the very same request is found. `salt` goes into the hashes; all processes that share the
+    store have the same.
     """
 
     def __init__(
         self,
         clock: Clock,
         store: CacheStore | None = None,
-        embedder: Embedder | None = None,
+        embedder_of: EmbedderOf | None = None,
         salt: bytes = b"",
         *,
         patience_seconds: float = READ_SECONDS,
     ) -> None:
         self._store = store
-        self._embedder = embedder
+        self._embedder_of = embedder_of
         self._clock = clock
-        self._surveyor = Surveyor(salt, embedder.name if embedder else "")
+        self._surveyor = Surveyor(salt)
         self._shelves = Shelves()
         self._reads = Reads(clock, patience_seconds)
         self._writer = None if store is None else Writer(store, clock)
@@ -161,15 +165,16 @@ class Recall:
         self._writer.put(entry)
 
     async def _find(self, call: Call, policy: CachePolicy, mode: CacheMode, store: CacheStore) -> Recalled:
-        place = self._surveyor.place_of(call, policy)
+        embedder = self._embedder_of(call, policy) if self._embedder_of and policy.semantic else None
+        place = self._surveyor.place_of(call, policy, embedder.name if embedder else "")
         search = _Search(call, policy, place, self._clock.now())
         kept_at = None if mode is CacheMode.READ_ONLY else place
         if mode is CacheMode.REFRESH:
-            return Recalled(CacheOutcome.BYPASS, None, kept_at, *await self._embedded(place.question))
+            return Recalled(CacheOutcome.BYPASS, None, kept_at, *await self._embedded(place.question, embedder))
         answer = await self._exact(search, store)
         if answer is not None:
             return Recalled(CacheOutcome.HIT_EXACT, answer, kept_at)
-        vector, traits = await self._embedded(place.question)
+        vector, traits = await self._embedded(place.question, embedder)
         if vector and traits is not None:
             shelf = self._shelves.shelf(place.partition)
             for card in shelf.like(vector, traits, search.least_similarity):
@@ -213,12 +218,12 @@ class Recall:
             self._writer.used(card.key)
         return answer
 
-    async def _embedded(self, question: str) -> tuple[Vector, Traits | None]:
-        if not question or self._embedder is None:
+    async def _embedded(self, question: str, embedder: Embedder | None) -> tuple[Vector, Traits | None]:
+        if not question or embedder is None:
             return b"", None
         try:
             async with asyncio.timeout(EMBEDDING_SECONDS):
-                (vector,) = await self._embedder.embed([question])
+                (vector,) = await embedder.embed([question])
         except Exception as error:
             _LOG.warning("embedding_failed", error=type(error).__name__)
             return b"", None

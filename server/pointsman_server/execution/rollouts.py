@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 import structlog
 
@@ -36,19 +35,17 @@ from pointsman_server.domain.ports import (
     StoreUnavailableError,
     Telemetry,
 )
+from pointsman_server.execution.canary_samples import Samples, Tallies, TallyExchange, Together, verdict_on
 from pointsman_server.execution.control import ControlBook
 from pointsman_server.execution.policies import PolicyKeeper
 
-LEAST_SAMPLES = 50
-MOST_SAMPLES = 1_000
-"""Of each side the latest count, so that a canary that was well for long is not forgiven for as long."""
-
-WORSE_FACTOR = 2.0
-LEAST_ERROR_RATE = 0.01
-"""What a control without errors counts as; otherwise the first error of a canary would end it."""
-
-LATENCY_QUANTILE = 0.95
 JUDGE_SECONDS = 1.0
+
+SHARE_SECONDS = 2.0
+"""So often the processes tell each other how their calls went, while a canary runs."""
+
+LOOK_SECONDS = 1.0
+"""After this the store counts as unavailable, and a process judges by its own calls."""
 
 AUTOMATIC = "automatic rollback"
 """Who ended a trial when nobody did."""
@@ -71,54 +68,32 @@ _THE_POLICYS_ALL_THE_SAME = (ContextOverflow, UnsupportedContent)
 _LOG = structlog.stdlib.get_logger("pointsman.rollouts")
 
 
-@dataclass(slots=True)
-class Samples:
-    """How the latest calls under one policy went: whether each failed, and the seconds until each answer."""
-
-    failed: deque[bool] = field(default_factory=lambda: deque(maxlen=MOST_SAMPLES))
-    seconds: deque[float] = field(default_factory=lambda: deque(maxlen=MOST_SAMPLES))
-
-    @property
-    def error_rate(self) -> float:
-        """The share that failed, 0 of none."""
-        return sum(self.failed) / len(self.failed) if self.failed else 0.0
-
-    @property
-    def slow_seconds(self) -> float:
-        """The time within which 95 % of the answers came, 0 of none."""
-        if not self.seconds:
-            return 0.0
-        ordered = sorted(self.seconds)
-        return ordered[min(len(ordered) - 1, int(len(ordered) * LATENCY_QUANTILE))]
-
-
-def verdict_on(canary: Samples, control: Samples) -> str:
-    """Why the canary has to end, "" as long as it may go on."""
-    if len(canary.failed) >= LEAST_SAMPLES:
-        allowed = WORSE_FACTOR * max(control.error_rate, LEAST_ERROR_RATE)
-        if canary.error_rate > allowed:
-            return f"{canary.error_rate:.1%} of its calls failed, {control.error_rate:.1%} of the others"
-    if min(len(canary.seconds), len(control.seconds)) >= LEAST_SAMPLES:
-        slow, usual = canary.slow_seconds, control.slow_seconds
-        if slow > WORSE_FACTOR * usual:
-            return f"95 % of its answers came within {slow:.2f} s, those of the others within {usual:.2f} s"
-    return ""
-
-
 class CanaryWatch:
     """Telemetry that also counts how calls went while a canary runs; all it is told it passes on to `telemetry`.
 
-    start → close. Each process judges by its own calls; whichever finds the canary worse ends it for all.
+    start → close. Each process judges by its own calls and, with `tallies`, by those of the others; whichever finds the
+    canary worse ends it for all.
     """
 
     def __init__(
-        self, telemetry: Telemetry, keeper: PolicyKeeper, clock: Clock, store: ControlKeeper, book: ControlBook
+        self,
+        telemetry: Telemetry,
+        keeper: PolicyKeeper,
+        clock: Clock,
+        store: ControlKeeper,
+        book: ControlBook,
+        tallies: TallyExchange | None = None,
     ) -> None:
         self._telemetry = telemetry
         self._keeper = keeper
         self._clock = clock
         self._store = store
         self._book = book
+        self._tallies = tallies
+        self._others: Sequence[Tallies] = ()
+        self._shares_at = float("-inf")
+        self._is_told = False
+        self._is_shared = True
         self._task: asyncio.Task[None] | None = None
         self._versions = ("", "")
         self.canary, self.control = Samples(), Samples()
@@ -165,20 +140,58 @@ class CanaryWatch:
     async def judge(self) -> None:
         """Ends the canary if it does far worse. Never fails."""
         rollout = self._keeper.rollout
+        self._begin_anew()
         if rollout is None or rollout.kind is not RolloutKind.CANARY:
+            await self._withdraw()
             return
-        why = verdict_on(self.canary, self.control)
-        if why and self._versions[0] == self._canary_version:
+        versions = self._versions
+        await self._share()
+        canary = Together(self.canary, [one.canary for one in self._others])
+        why = verdict_on(canary, Together(self.control, [one.control for one in self._others]))
+        if why and self._versions == versions and versions[0] == self._canary_version:
             await self._end(rollout, why)
 
+    async def _share(self) -> None:
+        if self._tallies is None or self._clock.monotonic() < self._shares_at:
+            return
+        self._shares_at = self._clock.monotonic() + SHARE_SECONDS
+        versions, own = self._versions, Tallies(self.canary.tally(), self.control.tally())
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                others = await self._tallies.exchange("|".join(versions), own)
+        except (StoreUnavailableError, TimeoutError) as error:
+            self._others = ()
+            if self._is_shared:
+                _LOG.warning("canary_judged_alone", error=type(error).__name__, remedy="see that the database answers")
+            self._is_shared = False
+        else:
+            self._is_told = self._is_shared = True
+            self._others = others if versions == self._versions else ()
+
+    async def _withdraw(self) -> None:
+        """Nobody is to judge the next trial by the calls of this one."""
+        if self._tallies is None or not self._is_told:
+            return
+        try:
+            async with asyncio.timeout(LOOK_SECONDS):
+                await self._tallies.withdraw()
+        except (StoreUnavailableError, TimeoutError):
+            return
+        self._is_told = False
+
     def _samples_of(self, version: str) -> Samples | None:
+        self._begin_anew()
+        if version == self._versions[0]:
+            return self.canary
+        return self.control if version == self._versions[1] else None
+
+    def _begin_anew(self) -> None:
+        """Other policies have done nothing yet."""
         versions = (self._canary_version, self._keeper.current.version)
         if versions != self._versions:
             self._versions = versions
             self.canary, self.control = Samples(), Samples()
-        if version == versions[0]:
-            return self.canary
-        return self.control if version == versions[1] else None
+            self._others, self._shares_at = (), float("-inf")
 
     @property
     def _canary_version(self) -> str:

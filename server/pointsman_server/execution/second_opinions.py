@@ -157,7 +157,9 @@ def _score(completion: Completion) -> float:
 
 def _enter(completion: Completion, standing: Standing) -> None:
     """Puts counts that the provider left out into the account, for whatever becomes of the call."""
-    filled = replace(completion.attempts[-1], estimated=completion.estimated)
+    filled = completion.attempts[-1]
+    if filled.estimated is not completion.estimated:
+        filled = replace(filled, estimated=completion.estimated)
     told = standing.attempts[-1]
     if filled.deployment is not told.deployment:
         raise AssertionError("the attempt that answered ended last")

@@ -33,14 +33,17 @@ def settle(
     sent = record.input_of(deployment.id, counted_input)
     usage, estimated = _fill_gaps(record.own, deployment, sent, counter)
     cost = deployment.model.price.cost_micro_usd(usage)
-    attempts = (*record.attempts[:-1], replace(record.attempts[-1], usage=usage, cost_micro_usd=cost))
+    *before, last = record.attempts
+    if usage is not last.usage or cost != last.cost_micro_usd:
+        last = replace(last, usage=usage, cost_micro_usd=cost)
+    attempts = (*before, last)
     return Completion(
         request_id=call.request_id,
         decision=decision,
         answered_by=record.answered_by,
         reply=cite(record.reply, call.request.documents, _shown(record, deployment)),
         usage=reduce(_added, (kept.usage for kept in record.kept_from), usage),
-        estimated=estimated or attempts[-1].estimated or any(has_gaps(kept.usage) for kept in record.kept_from),
+        estimated=estimated or last.estimated or any(has_gaps(kept.usage) for kept in record.kept_from),
         cost_micro_usd=sum(attempt.cost_micro_usd for attempt in attempts),
         attempts=attempts,
         warnings=tuple(warnings_about(call, record)),

@@ -19,8 +19,8 @@ MOST_WAITING = 1_024
 MOST_WAITING_TOKENS = 2_000_000
 """Of calls whose texts wait with them."""
 
-GATHERING_SECONDS = 0.2
-"""So long a call waits for others to be written with it."""
+GATHERING_SECONDS = 0.5
+"""So long a call waits for others to be written with it: a transaction costs as much as thirty rows."""
 
 MOST_AT_ONCE = 256
 """Calls of one transaction: other writers wait meanwhile."""
@@ -92,7 +92,8 @@ class TraceWriter:
                 await asyncio.sleep(REST_SECONDS)
 
     async def _write_and_clean(self) -> None:
-        while self._waiting:
+        # Not those who come meanwhile: they gather for the next time.
+        for _ in range(0, len(self._waiting), MOST_AT_ONCE):
             calls, self._waiting = self._waiting[:MOST_AT_ONCE], self._waiting[MOST_AT_ONCE:]
             self._waiting_tokens -= sum(map(_tokens_of, calls))
             try:

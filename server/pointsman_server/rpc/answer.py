@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from google.protobuf.duration_pb2 import Duration
 
 from pointsman.v1 import answer_pb2, completion_pb2, decision_pb2
@@ -44,14 +46,18 @@ _FAULTS = {kind: answer_pb2.AttemptError.Value(f"ATTEMPT_ERROR_{kind.name}") for
 _OUTCOMES = {outcome: answer_pb2.AttemptOutcome.Value(f"ATTEMPT_OUTCOME_{outcome.name}") for outcome in AttemptOutcome}
 _PURPOSES = {purpose: answer_pb2.AttemptPurpose.Value(f"ATTEMPT_PURPOSE_{purpose.name}") for purpose in AttemptPurpose}
 _CACHE_OUTCOMES = {one: answer_pb2.CacheOutcome.Value(f"CACHE_OUTCOME_{one.name}") for one in CacheOutcome}
+_REMEMBERED_DECISIONS = 512
+"""A decision goes into the answer, and half a second later into the call's trace."""
+
 _MOST_INDEX = 2**31 - 1
 """What the contract's indices can hold. A provider that says more has said nothing of the place."""
 
 _MODES = {mode: answer_pb2.StreamFailover.Value(f"STREAM_FAILOVER_{mode.name}") for mode in FailoverMode}
 
 
+@lru_cache(maxsize=_REMEMBERED_DECISIONS)
 def decision_to_proto(decision: Decision) -> decision_pb2.RouteDecision:
-    """The whole decision: pick, ranking, exclusions, complexity."""
+    """The whole decision: pick, ranking, exclusions, complexity. It is remembered, so nobody may change it."""
     plan = decision.plan
     chosen = plan.candidates[0].deployment
     proto = decision_pb2.RouteDecision(
@@ -77,10 +83,8 @@ def decision_to_proto(decision: Decision) -> decision_pb2.RouteDecision:
     return proto
 
 
-def completion_to_proto(
-    completion: Completion, decision: decision_pb2.RouteDecision | None = None
-) -> answer_pb2.CompleteResponse:
-    """The whole answer with its account; `decision` where it was converted before."""
+def completion_to_proto(completion: Completion) -> answer_pb2.CompleteResponse:
+    """The whole answer with its account."""
     reply = completion.reply
     return answer_pb2.CompleteResponse(
         request_id=completion.request_id,
@@ -89,7 +93,7 @@ def completion_to_proto(
         ),
         finish_reason=_FINISH[reply.finish_reason],
         usage=usage_to_proto(completion),
-        decision=decision or decision_to_proto(completion.decision),
+        decision=decision_to_proto(completion.decision),
         attempts=[attempt_to_proto(attempt) for attempt in completion.attempts],
         cache=_CACHE_OUTCOMES[completion.cache],
         warnings=[warning_to_proto(warning) for warning in completion.warnings],
@@ -119,25 +123,18 @@ def _confidence(confidence: Confidence | None) -> answer_pb2.Confidence | None:
     return answer_pb2.Confidence(score=confidence.score, factors=[_factor(factor) for factor in confidence.factors])
 
 
-class StreamWriter:
-    """Turns the events of one stream into the contract's messages; the decision is converted once."""
-
-    def __init__(self) -> None:
-        self._decision: decision_pb2.RouteDecision | None = None
-
-    def messages(self, event: CallEvent) -> list[answer_pb2.StreamCompleteResponse]:
-        """The messages that say this event."""
-        response = answer_pb2.StreamCompleteResponse
-        if isinstance(event, Relay):
-            return [response(delta=_delta(index, delta)) for index, delta in event.deltas]
-        if isinstance(event, Decided):
-            self._decision = decision_to_proto(event.decision)
-            return [response(decision=self._decision)]
-        if isinstance(event, FailedOver):
-            return [response(failover=_failover(event))]
-        completion = event.completion
-        warnings = [response(warning=warning_to_proto(warning)) for warning in completion.warnings]
-        return [*warnings, response(completed=completion_to_proto(completion, self._decision))]
+def messages_of(event: CallEvent) -> list[answer_pb2.StreamCompleteResponse]:
+    """The messages that say this event of a stream."""
+    response = answer_pb2.StreamCompleteResponse
+    if isinstance(event, Relay):
+        return [response(delta=_delta(index, delta)) for index, delta in event.deltas]
+    if isinstance(event, Decided):
+        return [response(decision=decision_to_proto(event.decision))]
+    if isinstance(event, FailedOver):
+        return [response(failover=_failover(event))]
+    completion = event.completion
+    warnings = [response(warning=warning_to_proto(warning)) for warning in completion.warnings]
+    return [*warnings, response(completed=completion_to_proto(completion))]
 
 
 def part_to_proto(part: Part) -> completion_pb2.Part:

@@ -8,7 +8,7 @@ from array import array
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from pointsman.v1 import embedding_service_pb2, embedding_service_pb2_grpc
+from pointsman.v1 import answer_pb2, embedding_service_pb2, embedding_service_pb2_grpc
 from pointsman_server.domain.call import Call, Completion
 from pointsman_server.domain.catalog import Snapshot
 from pointsman_server.domain.errors import FieldProblem, InvalidRequest
@@ -107,6 +107,7 @@ def embedded_to_proto(completion: Completion) -> embedding_service_pb2.EmbedResp
         request_id=completion.request_id,
         usage=usage_to_proto(completion),
         attempts=[attempt_to_proto(attempt) for attempt in completion.attempts],
+        redactions=[answer_pb2.Redaction(type=kind, count=count) for kind, count in completion.redactions.items()],
     )
     for vector in completion.reply.vectors:
         response.embeddings.add().MergeFromString(_on_the_wire(vector))

@@ -28,5 +28,6 @@ class FeedbackServicer(feedback_service_pb2_grpc.FeedbackServiceServicer):
         if problems:
             raise InvalidRequest(tuple(problems))
         tenant = CURRENT_CALL.get().caller.tenant
+        await self._book.look_up(request.request_id, tenant)
         self._book.judge(request.request_id, tenant, request.score, request.label)
         return feedback_service_pb2.RecordFeedbackResponse(request_id=request.request_id)

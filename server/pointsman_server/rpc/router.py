@@ -15,7 +15,7 @@ from pointsman_server.domain.ports import Clock
 from pointsman_server.execution.flags import failover_of
 from pointsman_server.execution.idempotency import Claim, Idempotency
 from pointsman_server.execution.pipeline import Pipeline
-from pointsman_server.rpc.answer import StreamWriter, completion_to_proto, decision_to_proto
+from pointsman_server.rpc.answer import completion_to_proto, decision_to_proto, messages_of
 from pointsman_server.rpc.boundary import CURRENT_CALL
 from pointsman_server.rpc.deadline import deadline_of
 from pointsman_server.rpc.relay import PatientWriter
@@ -59,7 +59,7 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
         self, request: router_service_pb2.RouteRequest, context: _Context
     ) -> router_service_pb2.RouteResponse:
         """The decision without a call."""
-        call = self._admit(request, context, self._unary_timeout_seconds, digest=_digest(request.completion))
+        call = await self._admit(request, context, self._unary_timeout_seconds, digest=_digest(request.completion))
         decision = await self._pipeline.route(call)
         return router_service_pb2.RouteResponse(decision=decision_to_proto(decision), request_id=call.request_id)
 
@@ -67,7 +67,7 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
         self, request: router_service_pb2.CompleteRequest, context: _Context
     ) -> answer_pb2.CompleteResponse:
         """The whole answer."""
-        call = self._admit(request, context, self._unary_timeout_seconds, **_followed(request))
+        call = await self._admit(request, context, self._unary_timeout_seconds, **_followed(request))
         if not request.completion.request_id:
             return completion_to_proto(await self._pipeline.complete(call))
         async with self._once(request, call) as claim:
@@ -82,7 +82,7 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
     ) -> None:
         """The answer as events."""
         wanted = _failover_mode(request.failover)
-        call = self._admit(request, context, self._stream_timeout_seconds, wanted=wanted, **_followed(request))
+        call = await self._admit(request, context, self._stream_timeout_seconds, wanted=wanted, **_followed(request))
         with PatientWriter(context, self._clock, self._reader_idle_seconds, call.deadline) as reader:
             if not request.completion.request_id:
                 await self._relay(call, reader)
@@ -96,10 +96,9 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
 
     async def _relay(self, call: Call, reader: PatientWriter, keep: Callable[[bytes], None] | None = None) -> None:
         """Sends the events of a call as they come. The answer is kept before it is sent: it is paid for by then."""
-        words = StreamWriter()
         async with aclosing(self._pipeline.stream(call)) as events:
             async for event in events:
-                messages = words.messages(event)
+                messages = messages_of(event)
                 is_last = isinstance(event, Completed)
                 if is_last and keep is not None:
                     keep(messages[-1].completed.SerializeToString())
@@ -113,7 +112,7 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
         digest = _digest(request.completion)
         return self._named_calls.once(call.tenant, request.completion.request_id, digest, call.deadline)
 
-    def _admit(
+    async def _admit(
         self,
         request: RouterRequest,
         context: _Context,
@@ -125,7 +124,7 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
     ) -> Call:
         info, read = CURRENT_CALL.get(), read_request(request)
         tenant = info.caller.tenant
-        made_under = self._pipeline.policy_of(decision_id) if decision_id else ""
+        made_under = await self._pipeline.policy_of(decision_id, tenant) if decision_id else ""
         return Call(
             request=read,
             request_id=info.request_id,
@@ -136,6 +135,7 @@ class RouterServicer(router_service_pb2_grpc.RouterServiceServicer):
             decision_id=decision_id,
             request_digest=digest,
             tenant=tenant,
+            caller=info.caller.name,
             peer=info.peer,
         )
 

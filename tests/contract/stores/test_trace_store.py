@@ -143,3 +143,13 @@ async def test_a_database_that_is_away_is_said_to_be() -> None:
     with pytest.raises(StoreUnavailableError):
         await clean(store)
     await away.close()
+
+
+async def test_the_last_answer_of_a_tenant_is_found_among_failures_and_other_tenants_calls(store: SqlTraces) -> None:
+    await store.write([trace("r", 1.0, model="first"), trace("r", 2.0, model="second")])
+    await store.write([trace("r", 3.0, outcome="UNAVAILABLE"), trace("r", 4.0, tenant="other", model="theirs")])
+    found = await store.answered("r", "shop")
+    assert found is not None
+    assert found.line.model == "second"
+    assert await store.answered("r", "third") is None
+    assert await store.answered("s", "shop") is None

@@ -5,6 +5,7 @@ import json
 import re
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import click
@@ -12,7 +13,9 @@ import pytest
 
 from kit.command_line import Cli
 from kit.routing_folder import varied_prompts, write_folder
+from pointsman_server.adapters.embedders.sentence_encoder import SentenceEncoder
 from pointsman_server.cli.evaluate import evaluate
+from pointsman_server.decision.encoder import ENCODER, Encoder
 
 DOCS = Path(__file__).parents[3] / "docs"
 
@@ -148,6 +151,26 @@ def test_tiers_as_json(cli: Cli, labelled: Path) -> None:
     assert [miss["id"] for miss in found["misses"]] == ["r2"]
 
 
+@pytest.mark.skipif(find_spec(ENCODER.module) is None, reason=f"needs the optional package {ENCODER.package}")
+def test_tiers_with_a_second_look(cli: Cli, labelled: Path) -> None:
+    found = json.loads(cli("evaluate", "tiers", str(labelled), "--json", "--second-look").stdout)
+    assert found["requests"] == 2
+
+
+def test_a_second_look_without_its_package_is_wrong_usage(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing = SentenceEncoder(Encoder("no-such-package-of-vectors", "1.0", "none"))
+    monkeypatch.setattr("pointsman_server.cli.evaluate._encoder", lambda: missing)
+    file = tmp_path / "requests.jsonl"
+    asked = "Would you trust a date of shell in a lake that lies above older pottery?"
+    file.write_text(json.dumps({"id": 1, "tier": "complex", "text": asked}))
+    result = cli("evaluate", "tiers", str(file), "--second-look")
+    assert result.exit_code == 2
+    assert "no-such-package-of-vectors is not installed" in result.stderr
+    assert "pip install" in result.stderr
+
+
 def test_a_wrong_label_is_wrong_usage(cli: Cli, tmp_path: Path) -> None:
     file = tmp_path / "requests.jsonl"
     file.write_text('{"id": 1, "tier": "hard", "text": "a secret"}')
@@ -206,7 +229,7 @@ def test_the_other_commands_need_no_more_packages(labelled: Path, outcomes: Path
 
 def test_every_option_is_in_the_docs() -> None:
     section = (DOCS / "cli.md").read_text().split("\n## evaluate\n", 1)[1].split("\n## ", 1)[0]
-    listed = set(re.findall(r"^\| `evaluate ([a-z]+) [A-Z]+` \| `(--[a-z]+)", section, re.MULTILINE))
+    listed = set(re.findall(r"^\| `evaluate ([a-z]+) [A-Z]+` \| `(--[a-z-]+)", section, re.MULTILINE))
     taken = {
         (name, option.opts[0])
         for name, command in evaluate.commands.items()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from pointsman.v1.answer_pb2 import Citation, CompleteResponse, Usage
+from pointsman.v1.answer_pb2 import Citation, CompleteResponse, Redaction, Usage
 from pointsman.v1.completion_pb2 import Part, Reasoning
 from pointsman.v1.decision_pb2 import ChosenDeployment, ExcludedDeployment, RankedDeployment, RouteDecision
+from pointsman.v1.embedding_service_pb2 import EmbedResponse
 from pointsman.v1.router_service_pb2 import RouteResponse
-from pointsman_client import Answer, Decision, assistant, tool_call
+from pointsman_client import Answer, Decision, Embeddings, assistant, tool_call
 
 
 def test_text_leaves_reasoning_and_tools_out() -> None:
@@ -46,3 +47,8 @@ def test_a_decision_shows_what_the_server_said() -> None:
     assert (decision.deployment, decision.chosen.model, decision.request_id) == ("a", "m", "r1")
     assert [item.deployment for item in decision.ranked] == ["a", "b"]
     assert decision.excluded[0].detail == "serves from us only"
+
+
+def test_vectors_show_what_was_found_in_their_texts() -> None:
+    made = Embeddings(EmbedResponse(redactions=[Redaction(type="EMAIL", count=2)]))
+    assert [(one.type, one.count) for one in made.redactions] == [("EMAIL", 2)]

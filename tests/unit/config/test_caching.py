@@ -8,7 +8,7 @@ import pytest
 
 from pointsman_server.config.policy_file import LoadedPolicy
 from pointsman_server.config.problems import PolicyError
-from pointsman_server.domain.cache import CachePolicy, Caching
+from pointsman_server.domain.cache import CachePolicy, Caching, QuestionEmbedder
 from pointsman_server.domain.request import CacheMode
 
 Compile = Callable[..., LoadedPolicy]
@@ -43,6 +43,19 @@ def test_everything_is_taken_over(load: Load) -> None:
     assert caching.usual == caching.of("anybody") == USUAL
     assert caching.of("shop") == CachePolicy(CacheMode.READ_ONLY, False, 60.0, False, 0.9, 500, 2_000, True)
     assert caching.of("bank").mode is CacheMode.OFF
+
+
+def test_vectors_by_a_model_need_one_that_makes_them(load: Load, good_policy: str, compile_text: Compile) -> None:
+    with pytest.raises(PolicyError, match="needs a model that makes vectors") as caught:
+        load("cache: {tenants: {shop: {embedder: service}}}\n")
+    assert "cache.tenants.shop.embedder" in str(caught.value)
+    model = '  v: {kind: embedding, dimensions: 8, context_window_tokens: 100, price: [{input_usd_per_mtok: "1"}]}\n'
+    text = good_policy.replace("models:\n", "models:\n" + model)
+    text = text.replace("deployments:\n", "deployments:\n  v: {provider: local, model: v, model_name: v}\n")
+    section = "cache: {embedder: service, tenants: {shop: {embedder: local}}}\n"
+    caching = compile_text(text + section).snapshot.caching
+    assert caching.usual.embedder is QuestionEmbedder.SERVICE
+    assert caching.of("shop").embedder is QuestionEmbedder.LOCAL
 
 
 @pytest.mark.parametrize("section", ["", "cache: {}\n", "cache: {tenants: {}}\n"])

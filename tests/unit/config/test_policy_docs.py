@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from enum import Enum
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ from pointsman_server.domain.catalog import Dialect, FreshFacts
 from pointsman_server.domain.governance import Governance, Period, RateLimit, WhenCountersFail
 from pointsman_server.domain.plan import ExclusionReason, RoutePlan, TaskType
 from pointsman_server.domain.reply import Usage
-from pointsman_server.domain.request import CacheMode, Capability, DataClass, Tier
+from pointsman_server.domain.request import Capability, DataClass, Tier
 from pointsman_server.domain.resilience import Resilience
 from pointsman_server.domain.trace_policy import TracePolicy
 
@@ -139,6 +140,7 @@ def test_documented_defaults_are_true(compile_text: Compile) -> None:
         "fresh_facts": f"`{snapshot.fresh_facts.value}`",
         "first_token_weight": f"`{snapshot.first_token_weight:g}`",
         "learn_from_feedback": f"`{str(snapshot.learn_from_feedback).lower()}`",
+        "second_look": f"`{str(snapshot.second_look).lower()}`",
         "calibration": "none",
         "embedding": "the cheapest",
         "rules": "none",
@@ -165,7 +167,7 @@ def test_documented_defaults_of_the_cache_are_true() -> None:
     for key, default in rows("cache").items():
         if key != "tenants":
             value = getattr(usual, key)
-            shown = value.value if isinstance(value, CacheMode) else str(value).lower().removesuffix(".0")
+            shown = value.value if isinstance(value, Enum) else str(value).lower().removesuffix(".0")
             assert default == f"`{shown}`", key
 
 

@@ -11,13 +11,16 @@ from contextlib import closing
 from dataclasses import replace
 from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from pointsman_server.config import preflight
 from pointsman_server.config.preflight import Check, PreflightReport, Status, run_preflight, settings_report
 from pointsman_server.config.settings import Address, Authentication, Settings, SettingsError
+from pointsman_server.decision.encoder import Encoder
 
 POLICIES = Path(__file__).parents[3] / "deploy" / "policies"
 TODAY = date(2026, 11, 21)
@@ -282,3 +285,31 @@ def test_default_policy_announces_the_price_changes_that_are_ahead() -> None:
     report = run_preflight(settings, {}, check_endpoints=False, today=TODAY)
     assert one(report, "price.gemini-argon.change").message == "the price of gemini-argon changes on 2026-12-01"
     assert report.exit_code == 0
+
+
+class TestSecondLook:
+    """What the optional package is there for; its version counts, because other versions have other vectors."""
+
+    @pytest.fixture
+    def looking_twice(self, good_policy: str) -> str:
+        return good_policy.replace("routing: {", "routing: {second_look: true, ")
+
+    def test_without_the_package_it_fails_with_the_remedy(
+        self, run: Run, looking_twice: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(preflight, "ENCODER", Encoder("no-such-package-of-vectors", "1.0", "none"))
+        check = one(run(looking_twice), "second_look")
+        assert (check.status, "it is not installed" in check.message) == (Status.FAIL, True)
+        assert "pip install 'no-such-package-of-vectors[fast]==1.0'" in check.remedy
+
+    def test_another_version_fails(self, run: Run, looking_twice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(preflight, "ENCODER", Encoder("numpy", "0.0.1", "numpy"))
+        check = one(run(looking_twice), "second_look")
+        assert (check.status, f"version {version('numpy')} is installed" in check.message) == (Status.FAIL, True)
+
+    def test_the_right_one_is_fine(self, run: Run, looking_twice: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(preflight, "ENCODER", Encoder("numpy", version("numpy"), "numpy"))
+        assert one(run(looking_twice), "second_look").status is Status.OK
+
+    def test_who_does_not_want_it_needs_nothing(self, run: Run) -> None:
+        assert by_id(run(), "second_look") == []

@@ -23,6 +23,7 @@ routing:
   fresh_facts: require_search
   first_token_weight: 0.125
   learn_from_feedback: false
+  second_look: true
   rules:
     - name: research
       when:
@@ -55,6 +56,7 @@ class TestRead:
         snapshot = routed(WHOLE)
         assert (snapshot.quality_bias, snapshot.first_token_weight) == (0.5, 0.125)
         assert (snapshot.fresh_facts, snapshot.learn_from_feedback) == (FreshFacts.REQUIRE_SEARCH, False)
+        assert snapshot.second_look is True
         assert snapshot.rules == (
             RoutingRule(
                 name="research",
@@ -90,6 +92,7 @@ class TestRead:
             ("fresh_facts: require_search", "fresh_facts: ignore"),
             ("first_token_weight: 0.125", "first_token_weight: 0.25"),
             ("learn_from_feedback: false", "learn_from_feedback: true"),
+            ("second_look: true", "second_look: false"),
             ("deny: [small-local]", "deny: [best]"),
             ("prefer: [best, small-local]", "prefer: [small-local, best]"),
             ("needs_fresh_facts: false", "needs_fresh_facts: true"),
@@ -123,6 +126,7 @@ class TestRead:
         ("{fresh_facts: maybe}", "routing.fresh_facts", "is not a known word: 'maybe'"),
         ("{first_token_weight: 1.5}", "routing.first_token_weight", "is 1.5"),
         ("{first_token_weight: -0.1}", "routing.first_token_weight", "is -0.1"),
+        ("{second_look: unsure}", "routing.second_look", "is neither true nor false"),
         ("{learn_from_feedback: yes}", "routing.learn_from_feedback", "is neither true nor false"),
         ("{ruels: []}", "routing.ruels", "is not a known key"),
         ("{rules: {}}", "routing.rules", "is not a list"),

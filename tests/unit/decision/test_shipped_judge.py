@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
-from pointsman_server.decision.complexity import judge_complexity
+from pointsman_server.adapters.embedders.sentence_encoder import SentenceEncoder
+from pointsman_server.decision.complexity import in_doubt, judge_complexity
+from pointsman_server.decision.encoder import ENCODER
+from pointsman_server.domain.plan import Complexity
+from pointsman_server.domain.request import CompletionRequest
 from pointsman_server.evaluation.edits import EDITS
 from pointsman_server.evaluation.judging import TIER_NAMES, judge_text
 from pointsman_server.evaluation.tiers import Labelled, read_labelled
@@ -27,6 +32,9 @@ HARMLESS = (
     "persona as system prompt",
     "frame around it",
 )
+LEAST_GAIN = 0.005
+"""Least share of the requests that get their tier only by a second look, less those that lose it."""
+
 REQUESTS = Path(__file__).parents[2] / "fixtures" / "rubric" / "requests.jsonl"
 
 
@@ -63,3 +71,19 @@ def test_harmless_edits_hardly_move_the_tier(requests: list[Labelled]) -> None:
             system = "\n".join(filter(None, (edited.system, request.system)))
             moved[name] += judge_text(judge_complexity, edited.text, system).tier is not tier
     assert moved.total() <= MOST_MOVED * len(requests) * len(HARMLESS), moved
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec(ENCODER.module) is None, reason=f"needs the optional package {ENCODER.package}")
+def test_a_second_look_finds_more_tiers(requests: list[Labelled]) -> None:
+    encoder = SentenceEncoder(ENCODER)
+
+    def twice(request: CompletionRequest) -> Complexity:
+        texts = in_doubt(request)
+        return judge_complexity(request, dict(zip(texts, encoder.encode(texts), strict=True)) if texts else {})
+
+    once_right, twice_right = (
+        sum(judge_text(judge, one.text, one.system).tier is one.tier for one in requests)
+        for judge in (judge_complexity, twice)
+    )
+    assert twice_right - once_right >= LEAST_GAIN * len(requests)

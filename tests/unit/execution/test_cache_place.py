@@ -31,7 +31,7 @@ from pointsman_server.domain.request import (
 from pointsman_server.execution.cache_place import LONGEST_QUESTION, Place, Surveyor
 
 POLICY = snapshot(deployment("d"))
-SURVEYOR = Surveyor(b"salt", "local-1")
+SURVEYOR = Surveyor(b"salt")
 SYSTEM = Message(Role.SYSTEM, (TextPart("Be brief."),))
 TOOL = Tool("f", "d", {"type": "object"})
 
@@ -39,7 +39,7 @@ TOOL = Tool("f", "d", {"type": "object"})
 def place(changed: CompletionRequest | None = None, policy: CachePolicy | None = None, **changes: Any) -> Place:
     """The place of a call by tenant `shop`."""
     one: Call = call(POLICY, **{"tenant": "shop", "request": changed or request(), **changes})
-    return SURVEYOR.place_of(one, policy or CachePolicy())
+    return SURVEYOR.place_of(one, policy or CachePolicy(), "local-1")
 
 
 SHAPING: dict[str, Any] = {
@@ -82,8 +82,8 @@ def test_tenant_policy_and_embedder_keep_apart() -> None:
         place().partition,
         place(tenant="other").partition,
         place(snapshot=other_version).partition,
-        Surveyor(b"salt", "local-2").place_of(call(POLICY, tenant="shop"), CachePolicy()).partition,
-        Surveyor(b"pepper", "local-1").place_of(call(POLICY, tenant="shop"), CachePolicy()).partition,
+        SURVEYOR.place_of(call(POLICY, tenant="shop"), CachePolicy(), "local-2").partition,
+        Surveyor(b"pepper").place_of(call(POLICY, tenant="shop"), CachePolicy(), "local-1").partition,
     }
     assert len(partitions) == 5
 
@@ -169,7 +169,7 @@ def test_places_are_the_same_in_every_process() -> None:
         "from pointsman_server.domain.cache import CachePolicy; from pointsman_server.domain.request import *;"
         "asked = request(constraints=RoutingConstraints(regions=frozenset(map(str, range(20)))),"
         " generation=GenerationConfig(tools=(Tool('f', 'd', {'b': 1, 'a': [1, None, 2.5]}),)));"
-        "print(Surveyor(b's', 'e').place_of(call(snapshot(deployment('d')), request=asked), CachePolicy()))"
+        "print(Surveyor(b's').place_of(call(snapshot(deployment('d')), request=asked), CachePolicy(), 'e'))"
     )
     runs = {
         subprocess.run(

@@ -284,7 +284,8 @@ class TestGuards:
     def test_what_is_sensitive_is_masked_and_what_is_hostile_is_only_text(self) -> None:
         safety = Safety(SensitivePolicy(mode=SensitiveMode.MASK), InjectionPolicy(mode=InjectionMode.BLOCK))
         house = House(policy={"safety": safety})
-        run(house.embed(*self.TEXTS))
+        done: Completion = run(house.embed(*self.TEXTS))
+        assert done.redactions == {"EMAIL": 1}
         ((first, second),) = [asked.embedding.texts for asked in house.providers[0].calls if asked.embedding]
         assert "ann@example.org" not in first
         assert first.startswith("write to ")

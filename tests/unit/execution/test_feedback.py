@@ -104,6 +104,95 @@ class TestJudging:
         book.book.judge("r1", "", 1.0, "")
 
 
+class Elsewhere:
+    """Answers of other processes."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, str, Lesson]] = []
+        self.asked: list[tuple[str, str]] = []
+        self.verdicts: list[Verdict] = []
+
+    def tell(self, verdict: Verdict) -> None:
+        """See `Answers.tell`."""
+        self.verdicts.append(verdict)
+
+    def keep(self, request_id: str, tenant: str, lesson: Lesson) -> None:
+        """See `Answers.keep`."""
+        self.told.append((request_id, tenant, lesson))
+
+    async def find(self, request_id: str, tenant: str) -> Lesson | None:
+        """See `Answers.find`."""
+        self.asked.append((request_id, tenant))
+        return CODE if (request_id, tenant) == ("r", "a") else None
+
+
+class TestElsewhere:
+    @pytest.fixture
+    def elsewhere(self) -> Elsewhere:
+        return Elsewhere()
+
+    @pytest.fixture
+    def here(self, book: Book, elsewhere: Elsewhere) -> Book:
+        book.book = FeedbackBook(book.clock, book.log, elsewhere)
+        return book
+
+    async def test_an_answer_of_another_process_is_judged_here(self, here: Book, elsewhere: Elsewhere) -> None:
+        for _ in range(2):
+            await here.book.look_up("r", "a")
+        here.book.judge("r", "a", 0.25, "")
+        assert here.verdicts() == Verdicts(0.25, 1.0)
+        assert elsewhere.asked == [("r", "a")], "what is known is not asked for"
+
+    @pytest.mark.parametrize(("request_id", "tenant"), [("r", "b"), ("s", "a")])
+    async def test_what_nobody_answered_for_this_tenant_is_not(self, here: Book, request_id: str, tenant: str) -> None:
+        await here.book.look_up("r", "a")
+        await here.book.look_up(request_id, tenant)
+        with pytest.raises(RequestNotFound):
+            here.book.judge(request_id, tenant, 1.0, "")
+
+    def test_two_tenants_may_call_their_requests_the_same(self, here: Book) -> None:
+        here.book.answered("same", "a", CODE)
+        here.book.answered("same", "b", CODE._replace(model_id="n"))
+        here.book.judge("same", "a", 1.0, "")
+        assert (here.verdicts(), here.verdicts(model="n").weight) == (Verdicts(1.0, 1.0), 0.0)
+
+    def test_the_others_are_told_of_answers_that_are_not_recorded(self, here: Book, elsewhere: Elsewhere) -> None:
+        here.book.answered("kept", "a", CODE, is_recorded=True)
+        here.book.answered("loose", "a", CODE)
+        assert elsewhere.told == [("loose", "a", CODE)]
+
+
+class TestLearningFromOthers:
+    def other(self, score: float, given_at: float, request_id: str = "r") -> Verdict:
+        return Verdict(request_id, "a", CODE, score, given_at)
+
+    def test_verdicts_are_told_to_the_others(self, book: Book) -> None:
+        elsewhere = Elsewhere()
+        book.book = FeedbackBook(book.clock, book.log, elsewhere)
+        book.judged(0.25, tenant="a")
+        assert elsewhere.verdicts == book.log.kept == [self.other(0.25, book.clock.now())]
+
+    def test_what_others_were_told_teaches_here_but_is_not_ours_to_keep(self, book: Book) -> None:
+        now = book.clock.now()
+        book.book.learn([self.other(0.25, now), self.other(1.0, now, "s")])
+        assert book.verdicts() == Verdicts(1.25, 2.0)
+        assert book.log.kept == []
+
+    def test_a_verdict_is_learned_once_however_often_it_is_read(self, book: Book) -> None:
+        book.judged(0.25, tenant="a")
+        for _ in range(3):
+            book.book.learn(book.log.kept)
+        assert book.verdicts() == Verdicts(0.25, 1.0)
+
+    def test_the_last_verdict_on_an_answer_counts_wherever_it_was_given(self, book: Book) -> None:
+        book.judged(0.0, tenant="a")
+        now = book.clock.now()
+        book.book.learn([self.other(1.0, now + 1.0)])
+        book.book.learn([self.other(0.5, now - 1.0)])
+        book.clock.advance(1.0)
+        assert book.verdicts() == pytest.approx((1.0, 1.0))
+
+
 class TestBounds:
     def test_one_tenant_counts_as_so_many_verdicts_at_most(self, book: Book) -> None:
         for place in range(200):

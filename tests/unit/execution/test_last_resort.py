@@ -21,7 +21,13 @@ from pointsman_server.domain.governance import Governance
 from pointsman_server.domain.ports import Operation
 from pointsman_server.domain.resilience import HedgePolicy, Resilience, RetryPolicy
 from pointsman_server.execution.agenda import Agenda
-from pointsman_server.execution.stopping import StreamStops, kept_providers, require_running, stopped_deployments
+from pointsman_server.execution.stopping import (
+    Heeded,
+    StreamStops,
+    kept_providers,
+    require_running,
+    stopped_deployments,
+)
 
 DOWN = ProviderFault(FaultKind.UNAVAILABLE, "down")
 BROKEN = ProviderFault(FaultKind.AUTH, "no")
@@ -143,8 +149,9 @@ async def read(asked: set[str], control: Control, after_first: Any = lambda: Non
         yield 2
 
     seen: list[int] = []
+    heeded = Heeded("acme", lambda: asked, frozenset({"house"}))
     try:
-        async for event in StreamStops().until_stopped(events(), control, "acme", lambda: asked, frozenset({"house"})):
+        async for event in StreamStops().until_stopped(events(), control, heeded):
             seen.append(event)
             after_first()
     except KillSwitchEngaged:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kit.caching import ON, DictCache
+from kit.caching import ON, DictCache, always
 from kit.catalog import call, deployment, judged, price, request, snapshot
 from kit.clock import CountingIds, LoopClock, in_virtual_time
 from kit.dispatching import doorkeepers
@@ -72,7 +72,7 @@ class House:
         )
         by_provider = {one.provider.id: it for one, it in zip(self.deployments, self.adapters, strict=True)}
         counter = CharacterCounter()
-        self.recall = Recall(clock, DictCache(), LocalEmbedder(), b"salt")
+        self.recall = Recall(clock, DictCache(), always(LocalEmbedder()), b"salt")
         self.pipeline = Pipeline(
             Dispatcher(by_provider, keepers, SchemaAnswerChecker(), counter, clock),
             lambda asked: judged(),

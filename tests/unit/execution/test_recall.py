@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kit.caching import ON, DictCache, asked, completed
+from kit.caching import ON, DictCache, always, asked, completed
 from kit.catalog import candidate, deployment, judged, plan, request
 from kit.clock import LoopClock, in_virtual_time
 from pointsman_server.adapters.embedders.local import LocalEmbedder
@@ -57,7 +57,7 @@ class OddEmbedder:
 def trial(steps: Callable[[Recall, DictCache], Awaitable[None]], embedder: Any = None, **changes: Any) -> None:
     async def go() -> None:
         store = DictCache()
-        recall = Recall(LoopClock(), store, embedder or LocalEmbedder(), b"salt", **changes)
+        recall = Recall(LoopClock(), store, always(embedder or LocalEmbedder()), b"salt", **changes)
         recall.start()
         try:
             await steps(recall, store)
@@ -96,7 +96,7 @@ def test_another_process_finds_it_in_the_store() -> None:
         await told(recall)
         await written()
         for text, outcome in (("How do I reset my password?", EXACT), (PARAPHRASE, SEMANTIC)):
-            other = Recall(LoopClock(), store, LocalEmbedder(), b"salt")
+            other = Recall(LoopClock(), store, always(LocalEmbedder()), b"salt")
             other.start()
             assert (await other.find(asked(text))).outcome is outcome
             await other.close()
@@ -107,7 +107,7 @@ def test_another_process_finds_it_in_the_store() -> None:
 
 def test_what_others_write_is_seen_within_seconds() -> None:
     async def steps(recall: Recall, store: DictCache) -> None:
-        other = Recall(LoopClock(), store, LocalEmbedder(), b"salt")
+        other = Recall(LoopClock(), store, always(LocalEmbedder()), b"salt")
         other.start()
         assert (await other.find(asked())).outcome is MISS
         await told(recall)
@@ -150,7 +150,7 @@ def test_an_answer_that_vanished_from_the_store_is_a_miss() -> None:
     async def steps(recall: Recall, store: DictCache) -> None:
         await told(recall)
         await written()
-        other = Recall(LoopClock(), store, LocalEmbedder(), b"salt")
+        other = Recall(LoopClock(), store, always(LocalEmbedder()), b"salt")
         (key,) = store.entries
         gone = store.entries[key]
         store.entries[key] = replace(gone, card=replace(gone.card, key=b"x" * 32))
@@ -378,7 +378,7 @@ class TestTrouble:
             store.seconds = 1_000.0
             for number in range(1 + MOST_WAITING + 3):  # the first is being written
                 one = asked("A?", tenant=f"t{number}")
-                recall.keep(one, await Recall(LoopClock(), store, LocalEmbedder(), b"s").find(one), completed())
+                recall.keep(one, await Recall(LoopClock(), store, always(LocalEmbedder()), b"s").find(one), completed())
             assert recall.dropped == 3
 
         trial(steps)
@@ -387,13 +387,13 @@ class TestTrouble:
         async def go() -> None:
             for seconds, kept in ((0.1, 1), (50.0, 0)):
                 store = DictCache()
-                recall = Recall(LoopClock(), store, LocalEmbedder(), b"salt")
+                recall = Recall(LoopClock(), store, always(LocalEmbedder()), b"salt")
                 recall.start()
                 await told(recall)
                 store.seconds = seconds
                 await recall.close()
                 assert len(store.entries) == kept
-            await Recall(LoopClock(), DictCache(), LocalEmbedder()).close()
+            await Recall(LoopClock(), DictCache(), always(LocalEmbedder())).close()
 
         in_virtual_time(go())
 

@@ -9,13 +9,10 @@ from typing import Any
 
 import pytest
 import structlog
-from hypothesis import given
-from hypothesis import strategies as st
 
 from kit.catalog import call, deployment, plan, snapshot
 from kit.clock import FakeClock
 from kit.policy_house import House, text
-from kit.properties import examples
 from kit.watching import SeenTelemetry
 from pointsman_server.adapters.stores.sql.control_store import ControlStore
 from pointsman_server.adapters.stores.sql.database import Database
@@ -33,73 +30,17 @@ from pointsman_server.domain.errors import (
 )
 from pointsman_server.domain.health import BreakerState
 from pointsman_server.domain.ports import Operation, StoreUnavailableError
+from pointsman_server.execution import rollouts
+from pointsman_server.execution.canary_samples import LEAST_SAMPLES, Tallies, Tally
 from pointsman_server.execution.rollouts import (
     AUTOMATIC,
     JUDGE_SECONDS,
-    LEAST_SAMPLES,
-    MOST_SAMPLES,
+    SHARE_SECONDS,
     CanaryWatch,
-    Samples,
-    verdict_on,
 )
 
 FAILED: Any = NoEligibleDeployment(())
 CALLERS_OWN = InvalidRequest((FieldProblem("completion.messages", "is empty"),))
-
-
-def samples(count: int, failed: int = 0, seconds: float = 1.0) -> Samples:
-    some = Samples()
-    some.failed.extend([True] * failed + [False] * (count - failed))
-    some.seconds.extend([seconds] * (count - failed))
-    return some
-
-
-class TestVerdict:
-    @pytest.mark.parametrize(
-        ("canary", "control", "ends"),
-        [
-            (samples(50, failed=11), samples(500, failed=50), True),
-            (samples(50, failed=10), samples(500, failed=50), False),
-            (samples(49, failed=49), samples(500), False),
-            (samples(50, failed=2), samples(500), True),
-            (samples(50, failed=1), samples(500), False),
-            (samples(50, failed=50), samples(0), True),
-            (samples(50), samples(50), False),
-            (samples(0), samples(0), False),
-            (samples(50, seconds=2.1), samples(50), True),
-            (samples(50, seconds=2.0), samples(50), False),
-            (samples(49, seconds=9.0), samples(500), False),
-            (samples(500, seconds=9.0), samples(49), False),
-        ],
-    )
-    def test_table(self, canary: Samples, control: Samples, ends: bool) -> None:
-        assert bool(verdict_on(canary, control)) is ends
-
-    def test_it_says_why(self) -> None:
-        assert verdict_on(samples(50, failed=25), samples(100)) == "50.0% of its calls failed, 0.0% of the others"
-        assert verdict_on(samples(50, seconds=3.0), samples(100)) == (
-            "95 % of its answers came within 3.00 s, those of the others within 1.00 s"
-        )
-
-    def test_a_few_slow_ones_do_not_count(self) -> None:
-        some = samples(100)
-        some.seconds.extend([60.0] * 4)
-        assert verdict_on(some, samples(100)) == ""
-        some.seconds.extend([60.0] * 4)
-        assert verdict_on(some, samples(100))
-
-    def test_it_forgets_what_is_long_ago(self) -> None:
-        some = samples(MOST_SAMPLES * 3)
-        some.failed.extend([True] * MOST_SAMPLES)
-        assert some.error_rate == 1.0
-
-    @examples(200)
-    @given(st.integers(LEAST_SAMPLES, 500), st.integers(0, 500), st.integers(LEAST_SAMPLES, 500), st.data())
-    def test_who_does_no_worse_goes_on(self, count: int, others: int, other_count: int, data: st.DataObject) -> None:
-        others = min(others, other_count)
-        rate = others / other_count
-        failed = data.draw(st.integers(0, int(rate * count)))
-        assert verdict_on(samples(count, failed), samples(other_count, others)) == ""
 
 
 class Trial:
@@ -228,6 +169,120 @@ class TestCounting:
         await trial.house.desk.stop("key_1", "")
         watch = trial.watch.call(call(trial.house.keeper.current), Operation.COMPLETE)
         assert watch is trial.telemetry.calls[-1]
+
+
+class Exchange:
+    """See `TallyExchange`. What the others told is `others`."""
+
+    def __init__(self) -> None:
+        self.others: list[Tallies] = []
+        self.told: list[tuple[str, Tallies]] = []
+        self.withdrawn = 0
+        self.seconds = 0.0
+        self.down = False
+
+    async def exchange(self, trial: str, own: Tallies) -> list[Tallies]:
+        """See `TallyExchange.exchange`."""
+        await self._reach()
+        self.told.append((trial, own))
+        return self.others
+
+    async def withdraw(self) -> None:
+        """See `TallyExchange.withdraw`."""
+        await self._reach()
+        self.withdrawn += 1
+
+    async def _reach(self) -> None:
+        await asyncio.sleep(self.seconds)
+        if self.down:
+            raise StoreUnavailableError("down")
+
+
+BAD = Tallies(Tally(LEAST_SAMPLES, LEAST_SAMPLES, {}), Tally(LEAST_SAMPLES, 0, {}))
+"""What a process tells whose canary always fails."""
+
+
+class TestSharing:
+    @pytest.fixture
+    def exchange(self, trial: Trial) -> Exchange:
+        house, exchange = trial.house, Exchange()
+        assert house.store is not None
+        assert house.book is not None
+        trial.watch = CanaryWatch(trial.telemetry, house.keeper, trial.clock, house.store, house.book, exchange)
+        return exchange
+
+    async def test_the_calls_of_others_count_too(self, trial: Trial, exchange: Exchange) -> None:
+        canary, control = trial.policies
+        expected_name = f"{canary.version}|{control.version}"
+        trial.ends(canary)
+        trial.ends(control, FAILED)
+        await trial.watch.judge()
+        assert trial.house.keeper.canary is canary
+        ((trial_name, own),) = exchange.told
+        assert trial_name == expected_name
+        assert (own.canary[:2], own.control[:2]) == ((1, 0), (1, 1))
+        exchange.others = [BAD]
+        trial.clock.advance(SHARE_SECONDS)
+        await trial.watch.judge()
+        assert trial.house.keeper.rollout is None
+
+    async def test_they_are_asked_for_now_and_then_and_remembered_between(
+        self, trial: Trial, exchange: Exchange
+    ) -> None:
+        for _ in range(10):
+            await trial.watch.judge()
+        assert len(exchange.told) == 1
+        trial.clock.advance(SHARE_SECONDS)
+        await trial.watch.judge()
+        assert len(exchange.told) == 2
+
+    @pytest.mark.parametrize("trouble", ["down", "slow"])
+    async def test_without_the_store_each_judges_by_its_own(
+        self, trial: Trial, exchange: Exchange, trouble: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(rollouts, "LOOK_SECONDS", 0.01)
+        exchange.down, exchange.seconds = trouble == "down", 1.0 if trouble == "slow" else 0.0
+        exchange.others = [BAD]
+        canary, control = trial.policies
+        with structlog.testing.capture_logs() as logs:
+            for _ in range(3):
+                await trial.watch.judge()
+                trial.clock.advance(SHARE_SECONDS)
+            assert trial.house.keeper.canary is canary
+            for _ in range(LEAST_SAMPLES):
+                trial.ends(canary, FAILED)
+                trial.ends(control)
+            await trial.watch.judge()
+        assert trial.house.keeper.rollout is None
+        assert [line["event"] for line in logs].count("canary_judged_alone") == 1, "told once"
+
+    async def test_nobody_judges_the_next_trial_by_the_last_one(self, trial: Trial, exchange: Exchange) -> None:
+        await trial.watch.judge()
+        await trial.house.desk.stop("key_1", "")
+        exchange.down = True
+        await trial.watch.judge()
+        exchange.down = False
+        await trial.watch.judge()
+        await trial.watch.judge()
+        assert exchange.withdrawn == 1
+        exchange.others = [BAD]
+        await trial.house.desk.try_out(await trial.house.desk.keep(text("third")), RolloutKind.SHADOW, 0, "key_1", "")
+        await trial.house.watch.look()
+        await trial.watch.judge()
+        assert trial.house.keeper.rollout is not None, "a shadow is not judged"
+
+    async def test_the_same_policy_tried_again_is_judged_anew(self, trial: Trial, exchange: Exchange) -> None:
+        canary, control = trial.policies
+        for _ in range(LEAST_SAMPLES):
+            trial.ends(canary, FAILED)
+            trial.ends(control)
+        await trial.watch.judge()
+        assert trial.house.keeper.rollout is None
+        await trial.watch.judge()
+        await trial.house.desk.try_out(canary.version, RolloutKind.CANARY, 10, "key_1", "")
+        await trial.house.watch.look()
+        await trial.watch.judge()
+        assert trial.house.keeper.canary is not None
 
 
 class TestEnding:

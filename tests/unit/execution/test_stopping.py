@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Collection
+from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -9,12 +11,13 @@ from kit.catalog import circumstances, deployment, provider, snapshot
 from kit.clock import in_virtual_time
 from pointsman_server.decision.engine import decide
 from pointsman_server.decision.replay import decide_again
-from pointsman_server.domain.control import Control, KillScope, KillSwitch
-from pointsman_server.domain.errors import KillSwitchEngaged, NoEligibleDeployment
+from pointsman_server.domain.caller import Role
+from pointsman_server.domain.control import Control, Key, KillScope, KillSwitch
+from pointsman_server.domain.errors import KillSwitchEngaged, NoEligibleDeployment, Unauthenticated
 from pointsman_server.domain.health import HealthView
 from pointsman_server.domain.plan import ExclusionReason
 from pointsman_server.domain.record import DecisionRecord, summarise
-from pointsman_server.execution.stopping import StreamStops, is_stopped, require_running, stopped_deployments
+from pointsman_server.execution.stopping import Heeded, StreamStops, is_stopped, require_running, stopped_deployments
 
 GLOBAL = KillSwitch(KillScope.GLOBAL, comment="leak")
 ACME = KillSwitch(KillScope.TENANT, "acme")
@@ -109,7 +112,7 @@ class Reader:
     ) -> None:
         self.provider = Provider()
         self.got: list[int] = []
-        events = stops.until_stopped(self.provider.events(), control or Control(), tenant, lambda: providers)
+        events = stops.until_stopped(self.provider.events(), control or Control(), Heeded(tenant, lambda: providers))
         self.task = asyncio.ensure_future(self._read(events, seconds_for_each))
 
     async def _read(self, events: AsyncGenerator[int, None], seconds_for_each: float) -> None:
@@ -196,9 +199,124 @@ class TestStreams:
 
         async def scene() -> None:
             stops = StreamStops()
-            events = stops.until_stopped(three(), Control(), "acme", tuple)
+            events = stops.until_stopped(three(), Control(), Heeded("acme", tuple))
             assert [event async for event in events] == [0, 1, 2]
             stops.changed(Control(), under(GLOBAL))
             assert not stops._running
+
+        in_virtual_time(scene())
+
+
+NOW = 1_000.0
+
+
+def key(**changes: Any) -> Key:
+    return Key(**{"id": "k1", "tenant": "acme", "roles": frozenset({Role.CALL}), "digest": b"1", **changes})
+
+
+def knowing(*keys: Key) -> Control:
+    return Control(keys={one.digest: one for one in keys})
+
+
+class KeyReader:
+    """Reads a stream that was asked for with a key, whatever kill switches say."""
+
+    def __init__(self, stops: StreamStops, control: Control, caller: str = "k1") -> None:
+        self.provider = Provider()
+        self.got: list[int] = []
+        events = stops.until_stopped(self.provider.events(), control, None, stops.key_of(caller, control))
+        self.task = asyncio.ensure_future(self._read(events))
+
+    async def _read(self, events: AsyncGenerator[int, None]) -> None:
+        async for event in events:
+            self.got.append(event)
+
+    async def ended(self) -> str:
+        with pytest.raises(Unauthenticated) as caught:
+            await self.task
+        assert self.provider.is_closed or not self.got, "one that never began needs no end"
+        assert self.task.cancelling() == 0
+        return caught.value.why
+
+
+def on_loop() -> StreamStops:
+    return StreamStops(lambda: NOW + asyncio.get_running_loop().time())
+
+
+class TestKeys:
+    @pytest.mark.parametrize("after", [knowing(key(revoked_at=NOW)), knowing(), knowing(key(id="k2", digest=b"2"))])
+    def test_the_streams_of_one_that_is_revoked_or_gone_end_at_once(self, after: Control) -> None:
+        async def scene() -> None:
+            stops, before = on_loop(), knowing(key())
+            reader = KeyReader(stops, before)
+            await asyncio.sleep(2.5)
+            stops.changed(before, after)
+            began = asyncio.get_running_loop().time()
+            assert await reader.ended() == "revoked_key"
+            assert (asyncio.get_running_loop().time(), reader.got) == (began, [1, 2])
+
+        in_virtual_time(scene())
+
+    def test_those_of_others_go_on(self) -> None:
+        async def scene() -> None:
+            stops, other = on_loop(), key(id="k2", digest=b"2")
+            before = knowing(key(), other)
+            readers = [KeyReader(stops, before), KeyReader(stops, before, caller="spiffe://company/shop")]
+            stops.changed(before, knowing(key(), replace(other, revoked_at=NOW)))
+            stops.changed(before, Control(keys=before.keys, kill_switches=frozenset({GLOBAL, ACME, UP})))
+            await asyncio.sleep(2.5)
+            for reader in readers:
+                assert reader.got == [1, 2], "nor do kill switches that the policy does not want to end streams"
+                reader.task.cancel()
+                with pytest.raises(asyncio.CancelledError):
+                    await reader.task
+
+        in_virtual_time(scene())
+
+    def test_one_that_was_revoked_before_the_stream_began(self) -> None:
+        async def scene() -> None:
+            reader = KeyReader(on_loop(), knowing(key(revoked_at=1.0)))
+            assert await reader.ended() == "revoked_key"
+            assert reader.got == []
+
+        in_virtual_time(scene())
+
+    @pytest.mark.parametrize(("lasts", "got"), [(3.5, [1, 2, 3]), (0.0, []), (-5.0, [])])
+    def test_one_that_expires_ends_its_streams_at_its_time(self, lasts: float, got: list[int]) -> None:
+        async def scene() -> None:
+            began = asyncio.get_running_loop().time()
+            reader = KeyReader(on_loop(), knowing(key(expires_at=NOW + lasts)))
+            assert await reader.ended() == "expired_key"
+            assert asyncio.get_running_loop().time() - began == pytest.approx(max(0.0, lasts))
+            assert reader.got == got
+
+        in_virtual_time(scene())
+
+    def test_a_stream_that_is_over_leaves_no_timer_and_one_for_years_gets_none(self) -> None:
+        async def three() -> AsyncGenerator[int, None]:
+            for number in range(3):
+                yield number
+
+        async def scene() -> None:
+            for expires_at in (NOW + 60.0, NOW + 1e9):
+                stops, control = on_loop(), knowing(key(expires_at=expires_at))
+                events = stops.until_stopped(three(), control, None, stops.key_of("k1", control))
+                assert [event async for event in events] == [0, 1, 2]
+                stops.changed(control, knowing())
+            await asyncio.sleep(120.0)
+
+        in_virtual_time(scene())
+
+    def test_whichever_ends_it_first_counts(self) -> None:
+        async def scene() -> None:
+            stops, before = on_loop(), knowing(key())
+            provider = Provider()
+            heeded = Heeded("acme", lambda: ("up",))
+            events = stops.until_stopped(provider.events(), before, heeded, key())
+            task = asyncio.ensure_future(anext(events))
+            await asyncio.sleep(0.5)
+            stops.changed(before, Control(kill_switches=frozenset({ACME})))
+            with pytest.raises(KillSwitchEngaged):
+                await task
 
         in_virtual_time(scene())

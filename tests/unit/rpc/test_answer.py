@@ -39,10 +39,10 @@ from pointsman_server.domain.reply import (
 )
 from pointsman_server.domain.request import Tier
 from pointsman_server.rpc.answer import (
-    StreamWriter,
     attempt_to_proto,
     completion_to_proto,
     decision_to_proto,
+    messages_of,
     part_to_proto,
     warning_to_proto,
 )
@@ -241,7 +241,7 @@ class TestEnums:
 
     @pytest.mark.parametrize("mode", FailoverMode)
     def test_failover_modes(self, mode: FailoverMode) -> None:
-        (told,) = StreamWriter().messages(FailedOver("a", "b", mode, 7))
+        (told,) = messages_of(FailedOver("a", "b", mode, 7))
         assert told.failover == answer_pb2.Failover(
             from_deployment="a",
             to_deployment="b",
@@ -310,23 +310,27 @@ class TestParts:
 
 class TestEvents:
     def test_the_decision(self) -> None:
-        (told,) = StreamWriter().messages(Decided(DECISION))
+        (told,) = messages_of(Decided(DECISION))
         assert told == answer_pb2.StreamCompleteResponse(decision=decision_to_proto(DECISION))
+
+    def test_a_decision_is_converted_once_and_another_anew(self) -> None:
+        assert decision_to_proto(DECISION) is decision_to_proto(DECISION)
+        assert decision_to_proto(replace(DECISION, id="other")).decision_id == "other"
 
     @pytest.mark.parametrize(("delta", "told"), DELTAS)
     def test_each_kind_of_piece(self, delta: ContentDelta, told: answer_pb2.Delta) -> None:
-        assert StreamWriter().messages(Relay(((3, delta),))) == [answer_pb2.StreamCompleteResponse(delta=told)]
+        assert messages_of(Relay(((3, delta),))) == [answer_pb2.StreamCompleteResponse(delta=told)]
 
     def test_each_piece_is_a_message(self) -> None:
-        told = StreamWriter().messages(Relay(((0, TextDelta(0, "a")), (1, TextDelta(1, "b")))))
+        told = messages_of(Relay(((0, TextDelta(0, "a")), (1, TextDelta(1, "b")))))
         assert [(one.delta.part_index, one.delta.text) for one in told] == [(0, "a"), (1, "b")]
 
     def test_an_empty_piece_still_says_what_it_is(self) -> None:
-        (told,) = StreamWriter().messages(Relay(((0, TextDelta(0, "", "s")),)))
+        (told,) = messages_of(Relay(((0, TextDelta(0, "", "s")),)))
         assert told.delta.WhichOneof("content") == "text"
 
     def test_warnings_come_before_the_whole_answer(self) -> None:
-        warning, completed = StreamWriter().messages(Completed(COMPLETION))
+        warning, completed = messages_of(Completed(COMPLETION))
         assert warning.warning == warning_to_proto(COMPLETION.warnings[0])
         assert completed.completed == completion_to_proto(COMPLETION)
 

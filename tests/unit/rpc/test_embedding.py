@@ -122,9 +122,11 @@ class TestResponse:
                 cost_micro_usd=3,
                 attempts=(attempt,),
                 warnings=(),
+                redactions={"EMAIL": 2, "IP": 1},
             )
         )
         assert told.request_id == "req_1"
         assert [list(embedding.values) for embedding in told.embeddings] == [[1.0, 0.0], [0.0, 0.5]]
         assert (told.usage.input_tokens, told.usage.cost_micro_usd, told.usage.estimated) == (7, 3, True)
         assert [one.outcome for one in told.attempts] == [answer_pb2.ATTEMPT_OUTCOME_SUCCEEDED]
+        assert {one.type: one.count for one in told.redactions} == {"EMAIL": 2, "IP": 1}

@@ -34,7 +34,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(observers, "ROOT", tmp_path)
     monkeypatch.setattr(observers, "TOOLS", tmp_path / "tools")
     monkeypatch.setattr(observers, "COLLECTOR_SOURCE", tmp_path)
-    for name in ("PROMETHEUS", "PACKAGED_PROMETHEUS", "COLLECTOR"):
+    for name in ("PROMETHEUS", "PACKAGED_PROMETHEUS", "COLLECTOR", "GRAFANA_SCHEMA"):
         monkeypatch.setattr(observers, name, tmp_path / "tools" / name.lower())
     return folder
 
@@ -66,6 +66,14 @@ def test_the_distributions_package_is_unpacked(programs: Path) -> None:
     assert sorted(os.listdir(observers.unpack_prometheus())) == ["prometheus", "promtool"]
     (programs / "apt-get").unlink()
     assert observers.unpack_prometheus() == observers.PACKAGED_PROMETHEUS
+
+
+def test_grafanas_types_are_fetched_without_running_their_scripts(programs: Path) -> None:
+    put(programs, "npm", '#!/bin/sh\necho "$@" > "$0.log"\nmkdir node_modules\n')
+    assert sorted(os.listdir(observers.fetch_grafana_schema())) == ["node_modules", "package.json"]
+    assert "--ignore-scripts" in (programs / "npm.log").read_text()
+    (programs / "npm").unlink()
+    assert observers.fetch_grafana_schema() == observers.GRAFANA_SCHEMA
 
 
 class TestWhatCannotBeHad:

@@ -132,15 +132,19 @@ def test_the_held_out_floors_are_met() -> None:
 
 @pytest.mark.slow
 def test_few_harmless_texts_are_flagged() -> None:
-    """One in a hundred of all that were judged unseen. The held-out ones alone are too few to tell 1 % from 1.2 %: they
-    miss the floor by one text, which docs/injection.md says, and they may not miss it by more."""
-    report, record = held_out_report(), learned()["record"]["development"]
-    benign = [line for line in report.kinds if line.label == "benign"]
-    flagged, total = sum(line.flagged for line in benign), sum(line.rows for line in benign)
-    unseen = [line for kind, line in record["kinds"].items() if kind.startswith("benign")]
-    assert flagged <= 0.01 * total + 1
-    assert flagged + sum(line["flagged"] * line["rows"] for line in unseen) <= 0.01 * (
-        total + sum(line["rows"] for line in unseen)
+    report, record = held_out_report(), learned()["record"]
+    assert report.false_positive_rate is not None
+    assert report.false_positive_rate <= 0.01
+    assert record["development"]["false_positive_rate"] <= 0.005
+    assert record["left_out_sources"]["together"]["false_positive_rate"] <= 0.02
+
+
+@pytest.mark.slow
+def test_the_record_tells_what_is_measured() -> None:
+    report, told = held_out_report(), learned()["record"]["held_out"]
+    measured = (report.auc, report.true_positive_rate, report.false_positive_rate)
+    assert measured == pytest.approx(
+        tuple(told[name] for name in ("auc", "true_positive_rate", "false_positive_rate")), abs=1e-4
     )
 
 

@@ -54,6 +54,9 @@ _WORDS = {
         r"|amount|total|sum)\b"
     ),
 }
+_ALL_DIGITS_ALIKE = str.maketrans("123456789", "000000000")
+"""No word has a digit, so texts that differ in digits alone are judged once."""
+
 _CUE = re2.compile("|".join(_WORDS.values()).encode())
 _PHONE_WORD = re2.compile(f"(?i){_WORDS['phone']}".encode())
 _KINDS = {kind: re.compile(words) for kind, words in _WORDS.items()}
@@ -78,8 +81,20 @@ class Cues(NamedTuple):
         return self.nearest == kind and self.distance <= FAR
 
 
+def cues_before(page: Page, start: int) -> Cues:
+    """What stands before the number that begins there."""
+    return page.judged(cues_in, page.before(start, NEAR).translate(_ALL_DIGITS_ALIKE))
+
+
+def cues_after(page: Page, end: int) -> Cues:
+    """What follows the number that ends there, half as far."""
+    return page.judged(cues_in, page.after(end, NEAR // 2).translate(_ALL_DIGITS_ALIKE))
+
+
 def cues_in(before: str) -> Cues:
     """`before`: what stands before the number, in small letters."""
+    if before.isascii() and before.upper() == before:
+        return Cues(frozenset(), "", len(before))  # without a letter there is no word
     named, nearest, end = set(), "", 0
     written = before.encode("utf-8", "replace")
     for match in _CUE.finditer(written):

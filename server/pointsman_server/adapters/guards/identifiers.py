@@ -10,7 +10,6 @@ from stdnum import iban
 from stdnum.es import dni, nie
 from stdnum.it import codicefiscale
 
-from pointsman_server.adapters.guards.normalise import is_word
 from pointsman_server.adapters.guards.rules import Candidate, Page, Rank, Rule, expression, whole
 
 _IBAN_LENGTHS: Mapping[str, int] = {
@@ -26,7 +25,10 @@ _IBAN_LENGTHS: Mapping[str, int] = {
 _COUNTRIES = "|".join(sorted(_IBAN_LENGTHS)).encode()
 _IBAN = expression(rb"(?i)\b(?:" + _COUNTRIES + rb")[ .-]?\d{2}(?:[ .-]{0,2}[A-Z0-9]){11,29}")
 _IBAN_START = re.compile(r"\b[A-Za-z]{2}[ .-]?\d\d")
-_SEPARATORS = " -."
+_WRITTEN = {
+    length: re.compile(rf"\w(?:[ .-]*\w){{{length - 1}}}(?!\w)", re.ASCII) for length in set(_IBAN_LENGTHS.values())
+}
+"""So many letters and digits, if the word ends there too."""
 _LONGEST_WRITTEN = 64
 _DIGITS_OF = {character: str(value) for value, character in enumerate("0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ")}
 
@@ -41,10 +43,10 @@ def _ibans(page: Page, start: int, end: int) -> Iterator[Candidate]:
             break
         if begin.start() < position or length is None:
             continue
-        stop = _end_after(text, begin.start(), length)
-        if stop is not None and _is_iban(text[begin.start() : stop]):
-            yield Candidate(start + begin.start(), start + stop, "IBAN", Rank.CHECKED)
-            position = stop
+        written = _WRITTEN[length].match(text, begin.start())
+        if written is not None and page.judged(_is_iban, written.group()):
+            position = written.end()
+            yield Candidate(start + begin.start(), start + position, "IBAN", Rank.CHECKED)
 
 
 def _is_iban(written: str) -> bool:
@@ -52,21 +54,6 @@ def _is_iban(written: str) -> bool:
     compact = written.replace(" ", "").replace("-", "").replace(".", "").upper()
     number = "".join(map(_DIGITS_OF.__getitem__, compact[4:] + compact[:4]))
     return int(number) % 97 == 1 and iban.is_valid(compact, check_country=False)
-
-
-def _end_after(text: str, start: int, length: int) -> int | None:
-    """Where `length` letters and digits from `start` end, if the word ends there too."""
-    left = length
-    for place in range(start, len(text)):
-        if text[place] in _SEPARATORS:
-            continue
-        if not is_word(text[place]):
-            return None
-        left -= 1
-        if not left:
-            follower = text[place + 1 : place + 2]
-            return None if is_word(follower) else place + 1
-    return None
 
 
 _NINO = expression(rb"(?i)\b[A-CEGHJ-PR-TW-Z][A-CEGHJ-NPR-TW-Z][ -]?\d{2}[ -]?\d{2}[ -]?\d{2}[ -]?[A-D]\b")

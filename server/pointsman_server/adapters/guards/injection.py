@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib.resources import files
 from math import exp, log1p, sqrt
+from operator import mul
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,6 +40,13 @@ _LARGEST_LOGIT = 30.0
 Floats = NDArray[np.float64]
 
 
+class Signs(NamedTuple):
+    """What is seen of a piece: the first `SIGNS` inputs of the last step, and the places of its families."""
+
+    numbers: tuple[float, ...]
+    families: frozenset[int]
+
+
 class LastStep(NamedTuple):
     """A logistic regression over all signs of a piece; weights of shape (INPUTS,)."""
 
@@ -63,7 +71,7 @@ class LearnedInjectionDetector:
     ) -> None:
         self._weights = weights
         self._unit = unit
-        self._last = last
+        self._last = {source: (step.weights.tolist(), step.bias) for source, step in last.items()}
         self._threshold = threshold
 
     @property
@@ -73,27 +81,33 @@ class LearnedInjectionDetector:
 
     def score(self, text: str, source: Source) -> float:
         """How likely an attack it is, 0 to 1; the likeliest of its pieces and of what they say undisguised."""
-        last = self._last[source]
-        logit = max(last.logit(inputs) for inputs in self.inputs(text))
+        weights, bias = self._last[source]
+        logit = bias + max(
+            sum(map(mul, signs.numbers, weights)) + sum(weights[SIGNS + place] for place in signs.families)
+            for signs in self._signs(text)
+        )
         return 1.0 / (1.0 + exp(-max(min(logit, _LARGEST_LOGIT), -_LARGEST_LOGIT)))
 
     def inputs(self, text: str) -> Iterator[Floats]:
         """What the last step is told of each piece of the text in each of its readings; shape (INPUTS,)."""
+        for signs in self._signs(text):
+            found = np.zeros(INPUTS)
+            found[:SIGNS] = signs.numbers
+            found[[SIGNS + place for place in signs.families]] = 1.0
+            yield found
+
+    def _signs(self, text: str) -> Iterator[Signs]:
         for piece in _pieces(text):
             for view in views(piece):
                 for part in _pieces(view.text):
-                    yield self._inputs_of(part, view)
+                    yield self._signs_of(part, view)
 
-    def _inputs_of(self, part: str, view: View) -> Floats:
-        found = np.zeros(INPUTS)
+    def _signs_of(self, part: str, view: View) -> Signs:
         contributions = np.add.reduce(self._weights.take(buckets(part)), axis=0, dtype=np.int64)
-        words = len(contributions)
-        signs = [best * self._unit for best in _best_windows(contributions)]
+        sums = [best * self._unit for best in _best_windows(contributions)]
         other_script = not part.isascii()
-        found[:SIGNS] = (*signs, log1p(words), view.disguised, other_script)
-        for place in families_in(part):
-            found[SIGNS + place] = 1.0
-        return found
+        numbers = (*sums, log1p(len(contributions)), float(view.disguised), float(other_script))
+        return Signs(numbers, families_in(part))
 
     @classmethod
     def load(cls, plain: Mapping[str, Any]) -> LearnedInjectionDetector:

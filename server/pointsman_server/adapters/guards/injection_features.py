@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,24 +29,32 @@ _BEGINNING = 5
 _CODE_POINTS = 0x20000
 _UNSPACED = ((0x0E00, 0x0EFF), (0x1000, 0x109F), (0x1780, 0x17FF), (0x3040, 0x30FF), (0x3400, 0x9FFF), (0xAC00, 0xD7A3))
 
-_salts = [
-    np.uint64(((2 * number + 1) * 0xD1342543DE82EF95 + 0xAF251AF3B0F025B5) % (1 << 64) | 1) for number in range(16)
-]
 _NONE: _Numbers = np.zeros((_KINDS, 0), dtype=np.int64)
 _SHIFT = np.uint64(64 - BITS)
 _HALF = np.uint64(32)
 
 
+def _salt(number: int) -> int:
+    return ((2 * number + 1) * 0xD1342543DE82EF95 + 0xAF251AF3B0F025B5) % (1 << 64) | 1
+
+
+def _factors() -> _Words:
+    """Of each kind the factors of a word, the next and the one after it: of whole words, then of their beginnings."""
+    pair = _salt(1), _salt(2), 0
+    rows = (
+        ((_salt(0), 0, 0), pair, (pair[0] * _salt(3), pair[1] * _salt(3), _salt(4)), (_salt(5), 0, _salt(6))),
+        ((_salt(7), 0, 0), (_salt(8), _salt(9), 0), (_salt(10), 0, _salt(11)), (0, 0, 0)),
+    )
+    return np.array([[[one % (1 << 64) for one in row] for row in half] for half in rows], dtype=np.uint64)
+
+
+_FACTORS = _factors()
+_LAST_SALT = np.uint64(_salt(12))
+
+
 class _Powers(NamedTuple):
     up: _Words
     down: _Words
-
-
-class _Folding(NamedTuple):
-    """For each code point what it is hashed as (0 if it stands between words), and whether it is a word itself."""
-
-    folded: _Words
-    alone: NDArray[np.bool_]
 
 
 def _powers() -> _Powers:
@@ -59,23 +67,25 @@ def _powers() -> _Powers:
 
 
 _POWERS = _powers()
-_ASCII = np.zeros(256, dtype=np.uint64)
-for _code in range(128):
-    if chr(_code).isalnum():
-        _ASCII[_code] = ord("0") if chr(_code).isdigit() else ord(chr(_code).lower())
+_ASCII = bytes(
+    0 if not chr(code).isalnum() or code > 0x7F else ord("0") if chr(code).isdigit() else ord(chr(code).lower())
+    for code in range(256)
+)
+"""What each byte is hashed as; 0 if it stands between words."""
+
+_ALONE = np.uint32(1 << 31)
 
 
 @cache
-def _folding() -> _Folding:
-    folded = np.zeros(_CODE_POINTS, dtype=np.uint64)
-    alone = np.zeros(_CODE_POINTS, dtype=np.bool_)
+def _folding() -> NDArray[np.uint32]:
+    """For each code point what it is hashed as (0 if it stands between words), with `_ALONE` if it is a word itself."""
+    folded = np.zeros(_CODE_POINTS + 1, dtype=np.uint32)
     for low, high in _UNSPACED:
-        folded[low : high + 1] = np.arange(low, high + 1)
-        alone[low : high + 1] = True
+        folded[low : high + 1] = np.arange(low, high + 1) | int(_ALONE)
     for code in range(_CODE_POINTS):
         if not folded[code] and (base := _base_letter(chr(code))):
             folded[code] = base
-    return _Folding(folded, alone)
+    return folded
 
 
 def _base_letter(one: str) -> int:
@@ -92,58 +102,49 @@ def _base_letter(one: str) -> int:
 def buckets(text: str) -> _Numbers:
     """Shape (kinds, words): for every word the buckets of what begins with it. At most `LONGEST` characters."""
     if text.isascii():
-        codes = _ASCII.take(np.frombuffer(b"\0" + text.encode("ascii") + b"\0", dtype=np.uint8))
-        starts, ends = _edges(codes)
+        codes = np.frombuffer(b"\0" + text.encode("ascii").translate(_ASCII) + b"\0", dtype=np.uint8)
+        edges = _edges(codes)
     else:
-        table = _folding()
-        points = np.frombuffer(("\0" + text + "\0").encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
-        points = np.where(points < _CODE_POINTS, points, 0)
-        codes = table.folded.take(points)
-        starts, ends = _edges_between(codes, table.alone.take(points))
-    if not len(starts):
-        return _NONE
-    return _combined(codes, starts, ends)
+        points = np.frombuffer(f"\0{text}\0".encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+        folded = _folding().take(np.minimum(points, np.uint32(_CODE_POINTS)))
+        codes = folded & ~_ALONE
+        edges = _edges_between(codes, folded >= _ALONE)
+    return _hashed(codes, edges) if edges.size else _NONE
 
 
-def _edges(codes: _Words) -> tuple[_Numbers, _Numbers]:
+def _edges(codes: NDArray[Any]) -> _Numbers:
+    """Places before the first and at the last character of each word; shape (2, words)."""
     inside = codes != 0
-    edges = (inside[1:] != inside[:-1]).nonzero()[0]
-    return edges[::2], edges[1::2]
+    edges: _Numbers = (inside[1:] != inside[:-1]).nonzero()[0].reshape(-1, 2).T
+    return edges
 
 
-def _edges_between(codes: _Words, alone: NDArray[np.bool_]) -> tuple[_Numbers, _Numbers]:
+def _edges_between(codes: NDArray[Any], alone: NDArray[np.bool_]) -> _Numbers:
+    """As `_edges`, where some characters are words themselves."""
+    if not alone.any():
+        return _edges(codes)
     inside = codes != 0
-    starts = inside[1:] & (~inside[:-1] | alone[1:] | alone[:-1])
-    ends = inside[:-1] & (~inside[1:] | alone[1:] | alone[:-1])
-    return np.flatnonzero(starts), np.flatnonzero(ends)
+    may_be = alone[1:] | alone[:-1]
+    starts = inside[1:] & (may_be | ~inside[:-1])
+    ends = inside[:-1] & (may_be | ~inside[1:])
+    return np.array([starts.nonzero()[0], ends.nonzero()[0]])
 
 
-def _combined(codes: _Words, starts: _Numbers, ends: _Numbers) -> _Numbers:
-    """`starts` and `ends` are places before the first and at the last character of each word."""
-    sums = np.cumsum(codes * _POWERS.up[: len(codes)], dtype=np.uint64)
-    before, down = sums.take(starts), _POWERS.down.take(starts)
-    count = len(starts)
-    words, beginnings = np.zeros(count + 2, dtype=np.uint64), np.zeros(count + 2, dtype=np.uint64)
-    words[:count] = (sums.take(ends) - before) * down
-    beginnings[:count] = (sums.take(np.minimum(ends, starts + _BEGINNING)) - before) * down
+def _hashed(codes: NDArray[Any], edges: _Numbers) -> _Numbers:
+    length, count = len(codes), edges.shape[1]
+    sums = codes * _POWERS.up[:length]
+    np.add.accumulate(sums, out=sums)
+    places = np.empty((3, count), dtype=np.int64)
+    places[:2] = edges
+    np.minimum(edges[1], edges[0] + _BEGINNING, out=places[2])
+    at = sums.take(places)
+    # Whole words and their beginnings, each with two behind that are nothing.
+    words = np.zeros((2, count + 2), dtype=np.uint64)
+    np.multiply(at[1:] - at[0], _POWERS.down.take(edges[0]), out=words[:, :count])
     words ^= words >> _HALF
-    beginnings ^= beginnings >> _HALF
-    return _hashed(words, beginnings, count)
-
-
-def _hashed(words: _Words, beginnings: _Words, count: int) -> _Numbers:
-    first, second, third = words[:count], words[1 : count + 1], words[2 : count + 2]
-    pair = first * _salts[1] + second * _salts[2]
-    found = np.empty((_KINDS, count), dtype=np.uint64)
-    found[0] = first * _salts[0]
-    found[1] = pair
-    found[2] = pair * _salts[3] + third * _salts[4]
-    found[3] = first * _salts[5] + third * _salts[6]
-    start, next_start = beginnings[:count], beginnings[1 : count + 1]
-    found[4] = start * _salts[7]
-    found[5] = start * _salts[8] + next_start * _salts[9]
-    found[6] = start * _salts[10] + beginnings[2 : count + 2] * _salts[11]
+    in_threes: _Words = np.ndarray((2, 3, count), np.uint64, words, strides=(words.strides[0], 8, 8))
+    found: _Words = np.matmul(_FACTORS, in_threes).reshape(-1, count)[:_KINDS]
     found ^= found >> _HALF
-    found *= _salts[12]
+    found *= _LAST_SALT
     found >>= _SHIFT
     return found.view(np.int64)

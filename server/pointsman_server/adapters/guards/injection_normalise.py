@@ -12,8 +12,10 @@ import codecs
 import re
 import unicodedata
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
+import numpy as np
 import re2
 
 MOST_VIEWS = 6
@@ -24,7 +26,11 @@ _INVISIBLE = re.compile(
     "\u200b-\u200f\u202a-\u202e\u2060-\u206f\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb"
     "\ud800-\udfff\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-_CONTROL = re.compile("[\u0000-\u0008\u000b\u000c\u000e-\u001f\u007f]")
+_ASCII = bytes(range(0x80))
+_CONTROLS = bytes(code for code in (*range(0x20), 0x7F) if code not in b"\t\n\r")
+_JAMO = {chr(code) for code in range(0x1100, 0x1200)}
+_MOST_LOOKED_UP, _MOST_REPLACED = 1_024, 24
+"""Different characters, and those of them with a fast pass over the text each; beyond, all at once is faster."""
 _OVERLAYS = re.compile("[\u0300-\u036f\u0483-\u0489\u20d0-\u20ff]")
 _TAGS = re.compile("[\U000e0020-\U000e007e]{8,}")
 _SELECTORS = re.compile("[\ufe00-\ufe0f\U000e0100-\U000e01ef]{8,}")
@@ -35,9 +41,7 @@ _LOOKALIKES = str.maketrans(
     "асеіїјорѕухԁһԛԝгкмнтвьёАВСЕНІЈКМОРЅТУХԌαβγεηικνορτυχωΑΒΕΖΗΙΚΜΝΟΡΤΥΧɑɡıⅼ∂℮",
     "aceiijopsyxdhqwrkmhtbbeABCEHIJKMOPSTYXGabyenikvoptuxwABEZHIKMNOPTYXagilde",
 )
-_OTHER_SCRIPT = re.compile("[\u0370-\u03ff\u0400-\u052f\u0251\u0261\u0131\u217c\u2202\u212e]")
-_LATIN = re.compile("[A-Za-z]")
-_MIXED_WORD = re.compile("[a-zA-Z][\u0370-\u03ff\u0400-\u052f]|[\u0370-\u03ff\u0400-\u052f][a-zA-Z]")
+_MIXED_WORD = re2.compile("[a-zA-Z][\u0370-\u03ff\u0400-\u052f]|[\u0370-\u03ff\u0400-\u052f][a-zA-Z]")
 
 _LEET = str.maketrans("013457@$!|", "oieastasil")
 _SPACED = re.compile(r"(?:(?<![^\W_])[^\W_][ \t._\-*|/·•~+]{1,4}){7,}[^\W_](?![^\W_])")
@@ -74,29 +78,73 @@ class _Sign(NamedTuple):
 
 def plain(text: str) -> str:
     """The text as a reader sees it: compatibility forms folded, nothing invisible, no strokes over letters."""
-    if text.isascii():
-        return _CONTROL.sub("", text)
-    text = _INVISIBLE.sub("", text)
-    if text.isascii():
-        return text
-    return _OVERLAYS.sub("", unicodedata.normalize("NFKC", text.translate(_SQUARED)))
+    return _without_controls(text) if text.isascii() else _read(text, _odd(text))
 
 
 def views(text: str) -> list[View]:
     """The plain reading first, then what else the text may say; `MOST_VIEWS` at most."""
-    first = plain(text)
+    odd = "" if text.isascii() else _odd(text)
+    first = _read(text, odd) if odd else _without_controls(text)
     found = [View(first, False)]
     seen = {first}
-    for other in _hidden(text, first):
+    for other in _hidden(text, odd, first):
         if other not in seen and len(found) < MOST_VIEWS:
             seen.add(other)
             found.append(View(other, True))
     return found
 
 
-def _hidden(text: str, first: str) -> Iterator[str]:
-    if not text.isascii():
-        yield from _smuggled(text)
+def _odd(text: str) -> str:
+    """The different characters that are not ASCII; so few in most texts that signs are looked for in them first."""
+    found = text.encode("utf-8", "surrogatepass").translate(None, _ASCII).decode("utf-8", "surrogatepass")
+    points = np.frombuffer(found.encode("utf-32-le", "surrogatepass"), dtype=np.uint32).copy()
+    points.sort()
+    different = points[np.append(points[1:] != points[:-1], True)]
+    return bytes(different).decode("utf-32-le", "surrogatepass")
+
+
+def _without_controls(text: str) -> str:
+    written = text.encode("utf-8", "surrogatepass")
+    cleaned = written.translate(None, _CONTROLS)
+    return text if len(cleaned) == len(written) else cleaned.decode("utf-8", "surrogatepass")
+
+
+def _read(text: str, odd: str) -> str:
+    """`plain` of a text with `odd` characters: one by one where each has one reading whatever stands beside it."""
+    if len(odd) > _MOST_LOOKED_UP:
+        return _read_together(text)
+    readings = {one: reading for one in odd if (reading := _reading(one)) != one}
+    if None in readings.values() or len(readings) > _MOST_REPLACED:
+        return _read_together(text)
+    for one, reading in readings.items():
+        text = text.replace(one, str(reading))
+    return _without_controls(text)
+
+
+def _read_together(text: str) -> str:
+    text = _INVISIBLE.sub("", text)
+    return _OVERLAYS.sub("", unicodedata.normalize("NFKC", text.translate(_SQUARED)))
+
+
+@lru_cache(maxsize=8_192)
+def _reading(one: str) -> str | None:
+    """What stands for a character that is not ASCII; None if that depends on its neighbours."""
+    if _INVISIBLE.match(one):
+        return ""
+    reading = unicodedata.normalize("NFKC", one.translate(_SQUARED))
+    if any(map(_joins, reading)) or (reading != one and any(not it.isascii() and _reading(it) != it for it in reading)):
+        return None
+    return reading
+
+
+def _joins(one: str) -> bool:
+    """Whether it may become one character with what stands before it, or goes once it stands in order."""
+    return unicodedata.category(one)[0] == "M" or one in _JAMO or _OVERLAYS.match(one) is not None
+
+
+def _hidden(text: str, odd: str, first: str) -> Iterator[str]:
+    if odd:
+        yield from _smuggled(text, odd)
         yield from _unmasked(first)
     for place in _SIGNS_SET.Match(first) or ():
         for piece in _SIGNS[place].undo(first):
@@ -113,21 +161,22 @@ def _undo_once(piece: str) -> str | None:
     return None
 
 
-def _smuggled(text: str) -> Iterator[str]:
+def _smuggled(text: str, odd: str) -> Iterator[str]:
     """Letters in characters without a shape: tags, and variation selectors as bytes."""
+    if _INVISIBLE.search(odd) is None and _without_controls(text) == text:
+        return
     if tags := "".join(_TAGS.findall(text)):
         yield plain("".join(chr(ord(one) - 0xE0000) for one in tags))
     if selectors := "".join(_SELECTORS.findall(text)):
         values = bytes(ord(one) - 0xFE00 if ord(one) < 0xFF00 else ord(one) - 0xE0100 + 16 for one in selectors)
         if (decoded := _readable(values)) is not None:
             yield decoded
-    if _INVISIBLE.search(text):
-        yield plain(_INVISIBLE.sub(" ", text))
+    yield plain(_INVISIBLE.sub(" ", text))
 
 
 def _unmasked(first: str) -> Iterator[str]:
     """Latin letters for the Cyrillic and Greek ones that look like them, where both stand in one word."""
-    if _OTHER_SCRIPT.search(first) and _MIXED_WORD.search(first):
+    if _MIXED_WORD.search(first):
         yield first.translate(_LOOKALIKES)
 
 

@@ -81,7 +81,11 @@ def _ip6(page: Page, start: int, end: int) -> Iterator[Candidate]:
     value = page.text[start:end].rstrip(".")
     end = start + len(value)
     edges = page.text[start - 1 : start], page.text[end : end + 1]
-    if len(value) > _LONGEST_IP6 or any(is_word(edge) or edge == ":" for edge in edges) or not _is_ip6(value.lower()):
+    if (
+        len(value) > _LONGEST_IP6
+        or any(is_word(edge) or edge == ":" for edge in edges)
+        or not page.judged(_is_ip6, value.lower())
+    ):
         return
     yield Candidate(start, end, "IP", Rank.CHECKED)
 

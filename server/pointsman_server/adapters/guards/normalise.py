@@ -11,6 +11,8 @@ from functools import cached_property
 _REPLACED_ONE_BY_ONE = 24
 """Up to so many different characters are replaced by one fast pass each; beyond, one slower pass replaces all."""
 
+_PIECE = 32_768
+
 _FOREIGN, _QUESTION_MARK = "?", "\x01"
 
 _INVISIBLE = {0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x180B, 0x180C, 0x180D, 0x180F, 0x3164, 0xFFA0}
@@ -108,6 +110,11 @@ class Normalised:
 
 
 def _fold(text: str) -> str:
+    """Piece by piece: others want the interpreter too, and no single step lets go of it."""
+    return "".join([_folded_piece(text[start : start + _PIECE]) for start in range(0, len(text), _PIECE)])
+
+
+def _folded_piece(text: str) -> str:
     alphabet = set(text)
     odd = _FOLDS.keys() & alphabet
     if len(odd) > _REPLACED_ONE_BY_ONE:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import re2
 
 from pointsman_server.adapters.guards.normalise import Normalised, is_word
+
+T = TypeVar("T")
 
 
 class Rank(IntEnum):
@@ -35,6 +39,8 @@ class Candidate(NamedTuple):
 
 
 _MOST_PHONE_CHECKS = 64
+_MOST_REMEMBERED = 4_096
+_SECONDS_BETWEEN_PAUSES, _PAUSE_SECONDS = 0.004, 0.001
 _MOST_NAMES, _MORE_NAMES_EVERY = 1_000, 200
 
 
@@ -47,6 +53,29 @@ class Page:
         self.phone_checks_left = _MOST_PHONE_CHECKS
         self.name_checks_left = _MOST_NAMES + len(self.text) // _MORE_NAMES_EVERY
         self.speaks_of_phones: bool | None = None
+        self._judgements: dict[tuple[Callable[[str], Any], str], Any] = {}
+        self._is_beside_others = threading.current_thread() is not threading.main_thread()
+        self._pause_at = time.monotonic() + _SECONDS_BETWEEN_PAUSES
+
+    def pause(self) -> None:
+        """In a thread, lets others have the interpreter every few milliseconds; asked at every match.
+
+        RE2 lets go of it at every match and takes it back at once: whoever waits is woken each time, comes too late,
+        and never gets as far as to insist.
+        """
+        if self._is_beside_others and time.monotonic() >= self._pause_at:
+            time.sleep(_PAUSE_SECONDS)
+            self._pause_at = time.monotonic() + _SECONDS_BETWEEN_PAUSES
+
+    def judged(self, judge: Callable[[str], T], value: str) -> T:
+        """What `judge` says of the value, asked once for values that come again and again in this text."""
+        key = judge, value
+        found: T | None = self._judgements.get(key)
+        if found is None:
+            if len(self._judgements) >= _MOST_REMEMBERED:
+                self._judgements.clear()
+            found = self._judgements[key] = judge(value)
+        return found
 
     def before(self, start: int, length: int) -> str:
         """Up to `length` code points before `start`, in small letters."""
@@ -78,6 +107,7 @@ class Rule:
     def apply(self, page: Page) -> Iterator[Candidate]:
         """All candidates of this rule, in any order."""
         for match in self.pattern.finditer(page.view):
+            page.pause()
             yield from self.find(page, *match.span())
 
 
@@ -98,7 +128,7 @@ def whole(kind: str, rank: Rank, accept: Callable[[str], bool] = bool) -> Find:
     """A rule's judgement: the match is of this kind if `accept` says so of its text."""
 
     def find(page: Page, start: int, end: int) -> Iterator[Candidate]:
-        if accept(page.text[start:end]):
+        if page.judged(accept, page.text[start:end]):
             yield Candidate(start, end, kind, rank)
 
     return find

@@ -93,7 +93,7 @@ def _setting(kind: str, accept: Callable[[str], bool], length: int, rank: Rank =
         if match is None:
             return
         value = match.group().rstrip(".:")
-        if accept(value):
+        if page.judged(accept, value):
             yield Candidate(end, end + len(value), kind, rank)
 
     return find

@@ -103,8 +103,11 @@ class DialectAdapter:
         """The wire is shared and closed by its owner."""
 
     def _shape(self, call: ProviderCall) -> Outgoing:
+        messages = unseal(call.messages, call.deployment.provider.id)
+        if messages is not call.messages:
+            call = replace(call, messages=messages)
         try:
-            return self._dialect.shape(replace(call, messages=unseal(call.messages, call.deployment.provider.id)))
+            return self._dialect.shape(call)
         except ProviderFault as fault:
             # Nothing was sent, so another candidate may well be able to.
             raise ProviderFault(FaultKind.UNSUPPORTED, fault.detail) from fault

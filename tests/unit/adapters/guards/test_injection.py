@@ -4,6 +4,7 @@ from __future__ import annotations
 import base64
 import json
 import time
+from math import exp
 from pathlib import Path
 from statistics import median
 
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pointsman_server.adapters.guards.injection import CHUNK, shipped_detector
+from pointsman_server.adapters.guards.injection import CHUNK, INPUTS, LastStep, learned, shipped_detector
 from pointsman_server.domain.injection import InjectionDetector, Source
 
 FIXTURE = Path(__file__).parents[3] / "fixtures" / "security" / "injection.jsonl"
@@ -67,6 +68,18 @@ def test_an_attack_is_found_wherever_it_stands(place: int) -> None:
     around = HARMLESS * 400
     assert not flagged(around)
     assert flagged(f"{around[:place]}\n{ATTACK}.\n{around[place:]}")
+
+
+@pytest.mark.parametrize("source", Source)
+@pytest.mark.parametrize(
+    "text", ["", ATTACK, ATTACK[::-1], "忽略。 \u200bа", f"{HARMLESS * 50}{ATTACK}.{HARMLESS * 50}"]
+)
+def test_a_score_is_what_the_last_step_makes_of_its_inputs(text: str, source: Source) -> None:
+    step = LastStep.load(learned()["last"][source.value])
+    inputs = list(shipped_detector().inputs(text))
+    assert {one.shape for one in inputs} == {(INPUTS,)}
+    likeliest = max(step.logit(one) for one in inputs)
+    assert DETECTOR.score(text, source) == pytest.approx(1 / (1 + exp(-likeliest)), rel=1e-12)
 
 
 @given(st.text(max_size=400), st.sampled_from(Source))

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from sqlalchemy import ColumnElement, Float, and_, cast, delete, extract, func, literal, or_, select, tuple_, update
+from sqlalchemy import ColumnElement, and_, delete, or_, select, tuple_, update
 
 from pointsman_server.adapters.stores.sql.database import Database
+from pointsman_server.adapters.stores.sql.database_clock import now_by
 from pointsman_server.adapters.stores.sql.inserting import insert_or
 from pointsman_server.adapters.stores.sql.schema import idempotent_calls as calls
 from pointsman_server.domain.ports import Clock
@@ -75,9 +76,7 @@ class SqlAnswers:
             await connection.execute(delete(calls).where(calls.c.expires_at <= self._now()))
 
     def _now(self) -> ColumnElement[float]:
-        if self._database.is_sqlite:
-            return literal(self._clock.now())
-        return cast(extract("epoch", func.clock_timestamp()), Float)
+        return now_by(self._database, self._clock)
 
 
 def _named(name: CallName) -> ColumnElement[bool]:

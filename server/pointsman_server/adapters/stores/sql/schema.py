@@ -267,3 +267,26 @@ request_traces = Table(
     Index("ix_request_traces_time", "started_at", "id", "tenant", "model", "outcome"),
 )
 """Calls for operators to look at. Prompts and answers are empty or masked; `account` is a message of the contract."""
+
+shared_notes = Table(
+    "shared_notes",
+    metadata,
+    Column("kind", String(16), primary_key=True),
+    Column("tenant", String(64), primary_key=True),
+    Column("name", String(256), primary_key=True),
+    Column("value", LargeBinary, nullable=False),
+    Column("expires_at", Float, nullable=False),
+    Index("ix_shared_notes_kind", "kind", "expires_at"),
+)
+"""What processes may want to know of each other: decisions that can be followed, answers that can be judged, verdicts,
+and which deployment served a conversation last. No word of a prompt or an answer."""
+
+canary_tallies = Table(
+    "canary_tallies",
+    metadata,
+    Column("process", String(64), primary_key=True),
+    Column("trial", String(256), nullable=False),
+    Column("told_at", Float, nullable=False),
+    Column("tally_json", Text, nullable=False),
+)
+"""How the calls of each process went while a canary runs; `trial` names both policies."""

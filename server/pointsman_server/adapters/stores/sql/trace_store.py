@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 import orjson
-from sqlalchemy import Select, delete, func, insert, select, tuple_
+from sqlalchemy import ColumnElement, Select, and_, delete, func, insert, select, tuple_
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from pointsman_server.adapters.stores.sql.database import Database
@@ -19,6 +19,7 @@ MOST_AT_ONCE = 500
 _LINE = tuple(rows.c[name] for name in TraceLine._fields)
 _NEWEST_FIRST = (rows.c.started_at.desc(), rows.c.id.desc())
 _INSERT = insert(rows)
+_ANSWERED = "OK"
 
 
 class SqlTraces:
@@ -42,9 +43,18 @@ class SqlTraces:
 
     async def get(self, request_id: str) -> Trace | None:
         """See `TraceStore.get`."""
-        wanted = select(rows).where(rows.c.request_id == request_id).order_by(*_NEWEST_FIRST).limit(1)
+        return await self._last(rows.c.request_id == request_id)
+
+    async def answered(self, request_id: str, tenant: str) -> Trace | None:
+        """See `RecordedAnswers.answered`."""
+        return await self._last(
+            and_(rows.c.request_id == request_id, rows.c.tenant == tenant, rows.c.outcome == _ANSWERED)
+        )
+
+    async def _last(self, wanted: ColumnElement[bool]) -> Trace | None:
+        query = select(rows).where(wanted).order_by(*_NEWEST_FIRST).limit(1)
         async with self._database.read() as connection:
-            row = (await connection.execute(wanted)).one_or_none()
+            row = (await connection.execute(query)).one_or_none()
         return None if row is None else _trace(row)
 
     async def clean(self, now: float, tenants: Collection[str], *, most_of_tenant: int, most: int) -> int:

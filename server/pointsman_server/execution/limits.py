@@ -14,7 +14,8 @@ from pointsman_server.domain.errors import CountersUnavailable, RateLimited
 from pointsman_server.domain.governance import Governance, WhenCountersFail
 from pointsman_server.domain.ports import Clock
 from pointsman_server.execution.counters import Counters
-from pointsman_server.execution.permits import AWAY_SECONDS, Answer, Permit, Permits, Refusal
+from pointsman_server.execution.lease import Answer, Permit, Refusal
+from pointsman_server.execution.permits import AWAY_SECONDS, Permits
 
 _REQUESTS, _TOKENS = "requests", "tokens"
 _TENANT, _END_USER, _PEER = "tenant", "end_user", "peer"

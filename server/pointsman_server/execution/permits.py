@@ -1,9 +1,9 @@
 """What this process may let through without asking the shared counters again, and how it asks them.
 
 Permits of a counter are taken a few at a time, the more the faster they are used up, and what is left over is given
-back when its time is over. All that is wanted at one moment is asked for at once, and while an answer is on its way
-whatever else comes up waits for the next. Counters that cannot be reached are asked again in the background: no call
-waits then.
+back when its time is over. Where many are used, new ones are asked for before those at hand run out, so that hardly any
+call waits. All that is wanted at one moment is asked for at once, and while an answer is on its way whatever else comes
+up waits for the next. Counters that cannot be reached are asked again in the background: no call waits then.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
-from typing import NamedTuple
 
 import structlog
 
 from pointsman_server.domain.ports import Clock
-from pointsman_server.execution.counters import GRAIN_SECONDS, Counters, Grant, Want, seconds_until_free
+from pointsman_server.execution.counters import GRAIN_SECONDS, Counters, Grant, Want
+from pointsman_server.execution.lease import AHEAD_SECONDS, LEAST_CHUNK_AHEAD, Answer, Lease, Permit, Refusal
 
-CHUNKS_OF_A_LIMIT = 1_000
-"""So many of the largest chunks make up a limit: what eight processes hold unused is less than 1 % of it."""
+CHUNKS_OF_A_LIMIT = 2_000
+"""So many of the largest chunks make up a limit: what eight processes hold unused is less than 1 % of it, also while
+each of them is getting new ones ahead of time."""
 
 AWAY_SECONDS = 1.0
 """How long counters that cannot be reached are left alone before they are tried again."""
@@ -36,74 +37,10 @@ QUIET_SECONDS = 10.0
 MOST_IN_A_QUESTION = 200
 MOST_CORRECTIONS = 10_000
 
-_ROUNDING_SECONDS = 0.001
-"""Times go to callers in whole milliseconds; none of them may be too short."""
-
 _LOG = structlog.stdlib.get_logger("pointsman.limits")
 
 
-class Permit(NamedTuple):
-    """Something that was taken of a counter, in this grain."""
-
-    lease: Lease
-    grain: int
-
-
-@dataclass(frozen=True, slots=True)
-class Refusal:
-    """The limit leaves too little; after so many seconds it leaves enough, if nobody else comes. None is never."""
-
-    seconds: float | None
-
-
-Answer = Permit | Refusal | None
-"""None: the counters cannot be reached."""
-
 _Waiter = tuple[int, asyncio.Future[Answer]]
-
-
-class Lease:
-    """What this process holds of one counter, and what it last heard of it. Times are on the monotonic clock."""
-
-    __slots__ = ("amount", "chunk", "grain", "grant", "granted_at", "is_asking", "name", "short_until", "usable_until")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.amount = 0
-        self.grain = 0
-        self.usable_until = -math.inf
-        self.chunk = 1
-        self.is_asking = False
-        self.grant: Grant | None = None
-        self.granted_at = 0.0
-        self.short_until = -math.inf
-        """Until then the counter is known to have no more than `grant.left`."""
-
-    def take(self, amount: int, now: float) -> Permit | None:
-        """So much of what is at hand, None if there is less."""
-        if self.amount < amount or now >= self.usable_until:
-            return None
-        self.amount -= amount
-        return Permit(self, self.grain)
-
-    def refusal(self, amount: int, limit: int, now: float) -> Refusal | None:
-        """Why asking the counter would be in vain, None if it would not."""
-        if amount > limit:
-            return Refusal(None)
-        if self.grant is None or now >= self.short_until or amount <= self.amount + self.grant.left:
-            return None
-        return self.shortage(amount, limit, self.grant, now)
-
-    def shortage(self, amount: int, limit: int, grant: Grant, now: float) -> Refusal:
-        """The refusal of what this grant left too little for."""
-        seconds = seconds_until_free(amount, limit, grant)
-        if seconds is None:
-            return Refusal(None)
-        return Refusal(max(0.0, seconds - (now - self.granted_at)) + _ROUNDING_SECONDS)
-
-    def is_over(self, now: float) -> bool:
-        """Whether nothing is known or held any more."""
-        return not self.is_asking and now >= self.usable_until and now >= self.short_until
 
 
 @dataclass(slots=True)
@@ -113,15 +50,18 @@ class _Question:
     lease: Lease
     limit: int
     waiters: list[_Waiter]
+    is_ahead: bool = False
+    """Whether permits are at hand meanwhile."""
 
     def want(self) -> Want | None:
         """What to ask for; None when nobody waits any more."""
         needs = [amount for amount, answer in self.waiters if not answer.done()]
-        if not needs:
+        if not needs and not self.is_ahead:
             return None
         lease = self.lease
-        lease.chunk = min(2 * lease.chunk, max(1, self.limit // CHUNKS_OF_A_LIMIT))
-        return Want(lease.name, min(needs), max(sum(needs), lease.chunk), self.limit)
+        # Twice what was used of the last ones: the more the faster they go.
+        lease.chunk = min(2 * (lease.used + sum(needs)), max(1, self.limit // CHUNKS_OF_A_LIMIT))
+        return Want(lease.name, min(needs, default=1), max(sum(needs), lease.chunk, 1), self.limit)
 
 
 class Permits:
@@ -132,6 +72,8 @@ class Permits:
         self._clock = clock
         self._name_of = name_of
         self._leases: dict[tuple[str, ...], Lease] = {}
+        self._busy: set[Lease] = set()
+        """Those that are worth asking for ahead of time."""
         self._questions: dict[Lease, _Question] = {}
         self._under_way: list[_Question] = []
         self._corrections: dict[tuple[str, int], int] = {}
@@ -148,7 +90,12 @@ class Permits:
     def take_now(self, key: tuple[str, ...], amount: int, now: float) -> Permit | None:
         """A permit that is at hand; None says that the counter has to be asked."""
         lease = self._leases.get(key)
-        return None if lease is None else lease.take(amount, now)
+        if lease is None:
+            return None
+        permit = lease.take(amount, now)
+        if permit is not None and lease in self._busy and lease.is_due(now):
+            self._ask_ahead(lease, now)
+        return permit
 
     def answer_now(self, key: tuple[str, ...], amount: int, limit: int, now: float) -> Refusal | None:
         """A refusal that is known without asking."""
@@ -163,7 +110,7 @@ class Permits:
         lease = self._lease(key)
         lease.is_asking = True
         question = self._questions.setdefault(lease, _Question(lease, limit, []))
-        question.limit = limit
+        question.limit = lease.limit = limit
         question.waiters.append((amount, answer))
         self._start_asking()
         return answer
@@ -193,6 +140,15 @@ class Permits:
                 async with asyncio.timeout(AWAY_SECONDS):
                     await self._counters.take((), self._corrections)
 
+    def _ask_ahead(self, wanted: Lease, now: float) -> None:
+        if self.is_away:
+            return
+        for lease in self._busy:
+            if lease is wanted or (not lease.is_asking and lease.ends_within(2 * AHEAD_SECONDS, now)):
+                lease.is_asking = True
+                self._questions[lease] = _Question(lease, lease.limit, [], is_ahead=True)
+        self._start_asking()
+
     def _lease(self, key: tuple[str, ...]) -> Lease:
         lease = self._leases.get(key)
         if lease is None:
@@ -210,6 +166,12 @@ class Permits:
             self._correct(lease.name, lease.grain, lease.amount)
         lease.amount, lease.usable_until = 0, -math.inf
 
+    @property
+    def _asks_soon(self) -> bool:
+        """Whether permits are asked for all the time: then the next question takes corrections along."""
+        now = self._clock.monotonic()
+        return any(now < lease.usable_until for lease in self._busy)
+
     def _sweep_soon(self) -> None:
         if self._sweeping is None:
             self._sweeping = asyncio.get_running_loop().call_later(GRAIN_SECONDS, self._sweep)
@@ -220,8 +182,10 @@ class Permits:
         for key, lease in list(self._leases.items()):
             if lease.is_over(now):
                 self._release(lease)
+            if lease.is_forgotten(now):
+                self._busy.discard(lease)
                 del self._leases[key]
-        if self._corrections and not self.is_away:
+        if self._corrections and not self.is_away and not self._asks_soon:
             self._start_asking()
         if self._leases:
             self._sweep_soon()
@@ -232,7 +196,7 @@ class Permits:
 
     async def _keep_asking(self) -> None:
         try:
-            while self._questions or self._corrections:
+            while self._questions or (self._corrections and not self._asks_soon):
                 try:
                     await self._ask_once()
                 except Exception as error:  # whatever it is: limits are not worth a broken service
@@ -264,8 +228,9 @@ class Permits:
             if want is None:
                 lease.is_asking = False
                 continue
-            # What is left is too little or too old: with it given back there is one amount of one grain again.
-            self._release(lease)
+            if not question.is_ahead:
+                # What is left is too little or too old: with it given back there is one amount of one grain again.
+                self._release(lease)
             wants.append(want)
             self._under_way.append(question)
         return wants
@@ -279,8 +244,14 @@ class Permits:
             self._correct(lease.name, grant.grain, grant.amount)
             self._ask_again(question)
             return
-        lease.amount, lease.grain, lease.usable_until = grant.amount, grant.grain, usable_until
-        lease.grant, lease.granted_at = grant, now
+        if lease.grain != grant.grain:
+            self._release(lease)
+        lease.amount, lease.grain, lease.usable_until = lease.amount + grant.amount, grant.grain, usable_until
+        lease.grant, lease.granted_at, lease.used = grant, now, 0
+        if lease.chunk >= LEAST_CHUNK_AHEAD:
+            self._busy.add(lease)
+        else:
+            self._busy.discard(lease)
         lease.short_until = usable_until - GRAIN_SECONDS if grant.held else -math.inf
         for amount, answer in question.waiters:
             if not answer.done():

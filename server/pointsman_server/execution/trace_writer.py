@@ -22,8 +22,8 @@ MOST_WAITING_TOKENS = 2_000_000
 GATHERING_SECONDS = 0.5
 """So long a call waits for others to be written with it: a transaction costs as much as thirty rows."""
 
-MOST_AT_ONCE = 256
-"""Calls of one transaction: other writers wait meanwhile."""
+MOST_AT_ONCE = 32
+"""Calls of one transaction: other writers, some of them on the way of a call, wait meanwhile."""
 
 CHUNK = 16
 """Calls that are made ready before others than this writer have their turn."""

@@ -12,6 +12,7 @@ from kit.limiting import SALT, MoodyCounters, admitted, governed, let_through
 from pointsman_server.adapters.stores.memory_counters import MemoryCounters
 from pointsman_server.domain.errors import RateLimited
 from pointsman_server.execution.counters import GRAIN_SECONDS, Want
+from pointsman_server.execution.lease import Permit
 from pointsman_server.execution.limits import Limits, network_of
 from pointsman_server.execution.permits import CHUNKS_OF_A_LIMIT, Permits
 
@@ -209,3 +210,54 @@ class TestClocks:
             await limits.close()
 
         asyncio.run(run())
+
+
+class TestAhead:
+    """Permits that are used up fast are asked for before they run out."""
+
+    @staticmethod
+    async def _calls(permits: Permits, number: int, limit: int, pause_seconds: float) -> int:
+        """How many of so many calls, one after the other, had to wait for an answer."""
+        waited = 0
+        for _ in range(number):
+            if permits.take_now(("n",), 1, asyncio.get_running_loop().time()) is None:
+                waited += 1
+                await permits.ask(("n",), 1, limit)
+            await asyncio.sleep(pause_seconds)
+        return waited
+
+    def test_hardly_a_call_waits_for_slow_counters(self) -> None:
+        async def body(_limits: Limits, counters: MoodyCounters) -> None:
+            counters.seconds = 0.02
+            permits = Permits(counters, LoopClock(), "/".join)
+            await self._calls(permits, 100, 10**6, 0.004)
+            assert await self._calls(permits, 2_000, 10**6, 0.004) == 0
+            # Eight seconds: a question for each time that permits may be held, and not one for each call.
+            assert len(counters.questions) < 100
+
+        running(body)
+
+    def test_nobody_is_asked_ahead_for_what_is_used_slowly(self) -> None:
+        async def body(_limits: Limits, counters: MoodyCounters) -> None:
+            permits = Permits(counters, LoopClock(), "/".join)
+            assert await self._calls(permits, 20, 10**6, 1.0) == 20
+            assert len([wants for wants, _ in counters.questions if wants]) == 20
+
+        running(body)
+
+    def test_a_limit_that_is_reached_is_not_asked_about_by_every_call(self) -> None:
+        async def body(_limits: Limits, counters: MoodyCounters) -> None:
+            permits = Permits(counters, LoopClock(), "/".join)
+            limit, let_in = 40_000, 0
+            for _ in range(60_000):
+                now = asyncio.get_running_loop().time()
+                if permits.take_now(("n",), 1, now) is not None:
+                    let_in += 1
+                elif permits.answer_now(("n",), 1, limit, now) is None:
+                    let_in += isinstance(await permits.ask(("n",), 1, limit), Permit)
+                await asyncio.sleep(0.000_5)
+            assert limit * 0.99 <= let_in <= limit
+            # In chunks of 20, of which a quarter is left when the next is asked for; then a few for each grain.
+            assert len(counters.questions) < 40_000 / 15 + 30 / GRAIN_SECONDS * 2
+
+        running(body)

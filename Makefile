@@ -39,7 +39,7 @@ run: $(VENV)/.runtime ## Starts pointsman; without provider keys it answers from
 
 .PHONY: test
 test: $(VENV)/.dev ## Runs all tests but the longest
-	TEST_HISTORIES=2000 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m "not long"
+	TEST_HISTORIES=1000 $(BIN)/python -m pytest -n $(PYTEST_WORKERS) -m "not long"
 
 .PHONY: test-all
 test-all: $(VENV)/.dev ## Runs all tests and measures their coverage: 10,000 histories, replicas, wheels, benchmarks too

@@ -16,7 +16,7 @@ import pytest
 from kit.budget_trial import Spender, hold_trial, lock_sqlite, stop_postgres
 from kit.databases import ENGINES, PostgresServer
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(240)]
 
 PROCESSES = 8
 """Four workers of each of two replicas."""

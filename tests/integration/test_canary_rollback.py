@@ -21,7 +21,7 @@ from kit.running import MODEL, router, spec
 from pointsman.v1.router_service_pb2 import CompleteRequest
 from pointsman_server.execution.canary_samples import LEAST_SAMPLES
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.long]
 
 SETTLED_SECONDS = 8.0
 """Within so long the processes told each other, judged, and went back."""

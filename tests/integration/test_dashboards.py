@@ -20,7 +20,7 @@ from kit.observers import Prometheus, running_prometheus, until
 from kit.panels import Line, Panel, all_panels
 from kit.programs import ROOT
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(120)]
 
 PANELS = list(all_panels())
 PATIENCE_SECONDS = 45.0
